@@ -1,0 +1,1 @@
+"""The program that makes the bundled model: data, tokenizer, training, evaluation."""

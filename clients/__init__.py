@@ -1,0 +1,1 @@
+"""Ways in for people: the commands and what they start."""
