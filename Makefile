@@ -1,0 +1,67 @@
+# Needs only make and Python 3.11 or newer; every command installs what it needs into .venv first.
+#
+#   PYTHON=python3.12    the Python that .venv is made with
+#   ARGS="..."           goes to the command that runs: make serve ARGS="--port 9000", make test ARGS="-k stream"
+#   TORCH_INDEX=URL      where PyTorch comes from, if not from pip's usual index. That one has the CUDA build for Linux,
+#                        several GB; https://download.pytorch.org/whl/cpu has one without CUDA, a tenth of that
+#   PIP_ARGS="..."       goes to every pip install
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+TORCH_INDEX ?=
+PIP_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP_INSTALL = PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install --quiet \
+	--disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
+
+.PHONY: help serve install test check format model clean
+
+help:  ## say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: $(VENV)/installed  ## install, then serve the bundled model on http://127.0.0.1:8080 (ARGS goes to `model-compose up`)
+	@exec $(BIN)/model-compose up $(ARGS)
+
+install: $(VENV)/installed-dev  ## make .venv with the exact versions of constraints.txt, and the tools for development
+
+test: $(VENV)/installed-dev  ## run the tests (ARGS goes to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/installed-dev  ## lint, format and types, without changing anything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev  ## put imports and layout right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+model: $(VENV)/installed-dev  ## train the bundled model again (two hours on two cores, less on a GPU; goes on where it stopped)
+	$(BIN)/python -m modelcompose.adapters.bundled.train $(ARGS)
+
+clean:  ## remove what building and testing left; .venv stays
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +
+
+# PyTorch goes first and alone, so that its index serves nothing else; what it depends on comes with the rest.
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing PyTorch into $(VENV), the largest part ..."
+	@$(PIP_INSTALL) --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch setuptools
+	@echo "Installing model-compose and what else it needs ..."
+	@$(PIP_INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@echo "Installing the tools for development ..."
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "model-compose needs Python 3.11 or newer, and '$(PYTHON)' is not." \
+		"Name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Making a virtual environment in $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "Could not make $(VENV). On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
