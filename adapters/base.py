@@ -117,7 +117,7 @@ Phase = Literal["loading", "ready", "failed", "stopped"]
 
 
 class ModelState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a model is doing: `detail` is a line for people, `progress` goes from 0 to 1 while it loads, if that is known."""
+    """What a model is doing: `detail` is a line for people, `progress` goes from 0 to 1 while it loads, if known."""
 
     phase: Phase
     detail: str = ""

@@ -103,9 +103,10 @@ class ContextLengthExceeded(InvalidRequest):
 
     @classmethod
     def of(cls, limit: int, prompt_tokens: int, asked: int | None, param: str) -> Self:
-        """`limit`, `prompt_tokens` and `asked` (output tokens; None if the request left it open) are counts of tokens."""
+        """`limit`, `prompt_tokens` and `asked` (output tokens; None if left open) are counts of tokens."""
         message = (
-            f"This model's maximum context length is {limit} tokens. However, your request has {prompt_tokens} input tokens"
+            f"This model's maximum context length is {limit} tokens. "
+            f"However, your request has {prompt_tokens} input tokens"
         )
         message += f" and asked for {asked} output tokens." if asked else "."
         return cls(f"{message} Please shorten the {param} or ask for fewer tokens.", param=param)

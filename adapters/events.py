@@ -25,19 +25,19 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class TopLogprob(msgspec.Struct, frozen=True):
-    """One token the model might have chosen; `logprob` is a natural logarithm."""
+    """A token the model might have chosen: its text, natural-log probability and bytes (`raw`; it may be half a character)."""
 
     token: str
     logprob: float
-    bytes: bytes
+    raw: bytes
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
-    """The token at one place: its text, its natural-log probability (None for a prompt's first token) and the likeliest."""
+    """The token at one place and the likeliest in its stead; `logprob` is None for the first token of a prompt."""
 
     token: str
     logprob: float | None
-    bytes: bytes
+    raw: bytes
     top: tuple[TopLogprob, ...] = ()
 
 
@@ -62,7 +62,7 @@ class ReasoningDelta(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
-    """A piece of the call number `index` of a choice: `id` and `name` in its first piece only, `arguments` add up to JSON."""
+    """A piece of a choice's call number `index`: `id` and `name` in its first piece only, `arguments` add up to JSON."""
 
     index: int
     id: str = ""
