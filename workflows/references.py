@@ -1,0 +1,429 @@
+"""References in the compose file: `${path [as TYPE[;FORMAT]] [| DEFAULT] [@(description)]}`, parsed once, rendered often.
+
+A text is parsed into a `Template`: literal pieces and `Reference`s. A template that is exactly one reference renders to
+the value itself, of whatever type; anything else renders to text. Only a missing or null value takes the default.
+What a reference renders to is never looked at for references again. `\\${` stands for a literal `${`.
+
+    path      input.user_prompt   input.history[-1].content   input.prompts[${index}]   input["odd key"]   response[].text
+    TYPE      text string number integer boolean json list object stream/text stream/json image audio file
+    DEFAULT   "quoted text", a JSON literal (0.7, true, null, [], {}), or any other text; it may hold references
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
+
+import msgspec
+
+from ..adapters.errors import ConfigError, InvalidRequest
+
+TYPES = (
+    *("text", "string", "number", "integer", "boolean", "json", "list", "object"),
+    *("stream/text", "stream/json", "image", "audio", "file"),
+)
+
+
+class ReferenceSyntaxError(ConfigError):
+    """A text that is not a template; `at` counts characters from its start, and the message ends in a caret there."""
+
+    def __init__(self, message: str, text: str, at: int) -> None:
+        start = text.rfind("\n", 0, at) + 1
+        end = text.find("\n", at)
+        line = text[start : end if end >= 0 else len(text)]
+        super().__init__(f"{message}\n    {line}\n    {' ' * (at - start)}^")
+        self.at = at
+
+
+class CastError(InvalidRequest):
+    """A value that does not have, and cannot be brought into, the type its reference asks for."""
+
+
+class Each(msgspec.Struct, frozen=True):
+    """`[]`: every item of a stream or list."""
+
+
+class Cast(msgspec.Struct, frozen=True):
+    """`as type;format`."""
+
+    type: str
+    format: str | None = None
+
+    def __str__(self) -> str:
+        return self.type if self.format is None else f"{self.type};{self.format}"
+
+
+class Default(msgspec.Struct, frozen=True):
+    """What stands for a missing value: a JSON literal, or a text that may hold references."""
+
+    literal: Any = None
+    template: Template | None = None
+
+    def __str__(self) -> str:
+        if self.template is None:
+            return json.dumps(self.literal, ensure_ascii=False)
+        return '"' + str(self.template).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """One `${...}`: `root` and `steps` say where, the rest what becomes of the value."""
+
+    root: str
+    steps: tuple[str | int | Reference | Each, ...] = ()
+    cast: Cast | None = None
+    default: Default | None = None
+    description: str | None = None
+
+    @property
+    def path(self) -> str:
+        return self.root + "".join(map(_step_text, self.steps))
+
+    def __str__(self) -> str:
+        cast = f" as {self.cast}" if self.cast else ""
+        default = f" | {self.default}" if self.default else ""
+        description = f" @({self.description})" if self.description is not None else ""
+        return "${" + self.path + cast + default + description + "}"
+
+
+class Template(msgspec.Struct, frozen=True):
+    """A text with references in it."""
+
+    parts: tuple[str | Reference, ...]
+
+    @property
+    def only(self) -> Reference | None:
+        """The reference that this whole template is, if it is one."""
+        match self.parts:
+            case (Reference() as reference,):
+                return reference
+        return None
+
+    def references(self) -> Iterator[Reference]:
+        """Every reference, those inside indexes and defaults too."""
+        for part in self.parts:
+            if isinstance(part, Reference):
+                yield from _inner_references(part)
+
+    def __str__(self) -> str:
+        return "".join(part.replace("${", "\\${") if isinstance(part, str) else str(part) for part in self.parts)
+
+
+class StreamItem(msgspec.Struct, frozen=True):
+    """One item of a stream, as the value of a root: `root[]` is the item, `root` alone is not."""
+
+    value: Any
+
+
+def parse(text: str) -> Template:
+    """The template that `text` is; raises `ReferenceSyntaxError` with the place of the mistake."""
+    return _Parser(text).template()
+
+
+def render(template: Template, scope: Mapping[str, Any]) -> Any:
+    """The template's value, with `scope` giving the roots' values; raises only `CastError`."""
+    if (only := template.only) is not None:
+        return resolve(only, scope)
+    return "".join(part if isinstance(part, str) else as_text(resolve(part, scope)) for part in template.parts)
+
+
+def resolve(reference: Reference, scope: Mapping[str, Any]) -> Any:
+    """The value of one reference: looked up, else its default, then cast."""
+    value = _walk(scope.get(reference.root), reference.steps, scope)
+    if value is None and (default := reference.default) is not None:
+        value = default.literal if default.template is None else render(default.template, scope)
+    if reference.cast is None or value is None:
+        return value
+    return cast(value, reference.cast, reference.path)
+
+
+def as_text(value: Any) -> str:
+    """How a value is written inside longer text: null as nothing, lists and objects as JSON."""
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case StreamItem():
+            return as_text(value.value)
+        case _:
+            return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def cast(value: Any, to: Cast, path: str) -> Any:
+    """`value` as the type `to`; raises `CastError` naming `path`."""
+    try:
+        return _CASTS.get(to.type, _same)(value)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        shown = as_text(value)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        raise CastError(f"'{path}' must be {_article(to.type)}, not {shown!r}", param=path) from error
+
+
+def _walk(value: Any, steps: tuple[str | int | Reference | Each, ...], scope: Mapping[str, Any]) -> Any:
+    for number, step in enumerate(steps):
+        if isinstance(step, Reference):
+            step = resolve(step, scope)  # noqa: PLW2901
+        match value, step:
+            case StreamItem(), Each():
+                value = value.value
+            case list(), Each():
+                items = (_walk(item, steps[number + 1 :], scope) for item in value)
+                return [item for item in items if item is not None]
+            case Mapping(), str():
+                value = value.get(step)
+            case ((list() | tuple()), int()) if not isinstance(step, bool) and -len(value) <= step < len(value):
+                value = value[step]
+            case _:
+                return None
+    return value
+
+
+def _inner_references(reference: Reference) -> Iterator[Reference]:
+    yield reference
+    for step in reference.steps:
+        if isinstance(step, Reference):
+            yield from _inner_references(step)
+    if reference.default is not None and reference.default.template is not None:
+        yield from reference.default.template.references()
+
+
+def _step_text(step: str | int | Reference | Each) -> str:
+    match step:
+        case str():
+            return f".{step}" if _NAME.fullmatch(step) else f"[{json.dumps(step, ensure_ascii=False)}]"
+        case Each():
+            return "[]"
+        case _:
+            return f"[{step}]"
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _number(value: Any) -> int | float:
+    if isinstance(value, bool):
+        raise TypeError
+    if isinstance(value, int | float):
+        return value
+    number = float(value)
+    if number != number or number in (float("inf"), float("-inf")):
+        raise ValueError
+    text = str(value).strip()
+    return int(text) if re.fullmatch(r"[+-]?\d{1,18}", text) else number
+
+
+def _integer(value: Any) -> int:
+    number = _number(value)
+    if number != int(number):
+        raise ValueError
+    return int(number)
+
+
+def _boolean(value: Any) -> bool:
+    return _BOOLEANS[str(value).strip().lower()]
+
+
+def _json(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _container(kind: type) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        value = _json(value)
+        if not isinstance(value, kind):
+            raise TypeError
+        return value
+
+    return convert
+
+
+def _article(name: str) -> str:
+    return f"an {name}" if name[0] in "aeio" else f"a {name}"
+
+
+_BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+_CASTS: dict[str, Callable[[Any], Any]] = {
+    "text": as_text,
+    "string": as_text,
+    "number": _number,
+    "integer": _integer,
+    "boolean": _boolean,
+    "json": _json,
+    "list": _container(list),
+    "object": _container(dict),
+}
+_NAME = re.compile(r"[^\W\d][\w-]*")
+_INTEGER = re.compile(r"-?\d{1,9}")
+_TYPE = re.compile(r"[A-Za-z]+(?:/[A-Za-z]+)?")
+_SPACE = re.compile(r"\s*")
+
+
+class _Parser:
+    """Reads a text from left to right; `at` is the next character."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+
+    def template(self) -> Template:
+        parts: list[str | Reference] = []
+        literal = ""
+        while self.at < len(self.text):
+            if self._take("\\${"):
+                literal += "${"
+            elif self.text.startswith("${", self.at):
+                parts += [literal] if literal else []
+                literal = ""
+                parts.append(self._reference())
+            else:
+                literal += self.text[self.at]
+                self.at += 1
+        return Template((*parts, literal) if literal else tuple(parts))
+
+    def _reference(self) -> Reference:
+        start = self.at
+        self._expect("${")
+        self._space()
+        root = self._match(_NAME, "a name such as input, jobs or env")
+        steps = tuple(self._steps())
+        self._space()
+        cast = self._cast() if self._word("as") else None
+        self._space()
+        default = self._default(start) if self._take("|") else None
+        self._space()
+        description = self._description() if self._take("@(") else None
+        self._space()
+        if not self._take("}"):
+            self._fail("this reference has no closing '}'" if self._ended else "expected '}'", start)
+        return Reference(root, steps, cast, default, description)
+
+    def _steps(self) -> Iterator[str | int | Reference | Each]:
+        while True:
+            if self._take("."):
+                yield self._match(_NAME, "a name after '.'")
+            elif self._take("["):
+                yield self._index()
+            else:
+                return
+
+    def _index(self) -> str | int | Reference | Each:
+        self._space()
+        if self._take("]"):
+            return Each()
+        step: str | int | Reference
+        if self.text.startswith("${", self.at):
+            step = self._reference()
+        elif self.text[self.at : self.at + 1] in ('"', "'"):
+            step = self._quoted_key()
+        else:
+            step = int(self._match(_INTEGER, "a number, a quoted key, a reference or ']'"))
+        self._space()
+        if not self._take("]"):
+            self._fail("expected ']'")
+        return step
+
+    def _quoted_key(self) -> str:
+        begin = self.at
+        key = self._quoted()
+        if key is None:
+            self._fail("this quote is never closed", begin)
+        return key
+
+    def _cast(self) -> Cast:
+        self._space()
+        start = self.at
+        name = self._match(_TYPE, "a type: " + ", ".join(TYPES))
+        form = self._match(re.compile(r"[\w+./-]+"), "a format after ';'") if self._take(";") else None
+        if form in ("sse-text", "sse-json") and name in ("text", "json"):
+            name, form = f"stream/{form[4:]}", None
+        if name not in TYPES:
+            self._fail(f"unknown type '{name}'; known are {', '.join(TYPES)}", start)
+        return Cast(name, form)
+
+    def _default(self, start: int) -> Default:
+        self._space()
+        before = self.at
+        if self.text[self.at : self.at + 1] in ('"', "'"):
+            quoted = self._quoted()
+            self._space()
+            if quoted is not None and (self._ended or self.text.startswith(("}", "@("), self.at)):
+                return Default(template=_Parser(quoted).template())
+            self.at = before
+        text = self._bare(start).strip()
+        try:
+            return Default(literal=json.loads(text, parse_constant=_reject_constant))
+        except ValueError:
+            return Default(template=_Parser(text).template())
+
+    def _bare(self, start: int) -> str:
+        """The text up to the brace that closes the reference, or to its description."""
+        begin, depth = self.at, 0
+        while not self._ended:
+            character = self.text[self.at]
+            if depth == 0 and (character == "}" or self.text.startswith("@(", self.at)):
+                return self.text[begin : self.at]
+            depth += (character == "{") - (character == "}")
+            self.at += 1
+        self._fail("this reference has no closing '}'", start)
+
+    def _quoted(self) -> str | None:
+        """The text between two quotes, or None if the second one is missing."""
+        quote = self.text[self.at]
+        characters: list[str] = []
+        self.at += 1
+        while not self._ended:
+            if self.text[self.at] == "\\" and self.text[self.at + 1 : self.at + 2] in ("\\", quote):
+                self.at += 1
+            elif self.text[self.at] == quote:
+                self.at += 1
+                return "".join(characters)
+            characters.append(self.text[self.at])
+            self.at += 1
+        return None
+
+    def _description(self) -> str:
+        begin, depth = self.at, 0
+        while not self._ended:
+            depth += (self.text[self.at] == "(") - (self.text[self.at] == ")")
+            self.at += 1
+            if depth < 0:
+                return self.text[begin : self.at - 1]
+        self._fail("this description has no closing ')'", begin)
+
+    @property
+    def _ended(self) -> bool:
+        return self.at >= len(self.text)
+
+    def _take(self, token: str) -> bool:
+        if not self.text.startswith(token, self.at):
+            return False
+        self.at += len(token)
+        return True
+
+    def _word(self, word: str) -> bool:
+        return bool(re.compile(rf"{word}\b").match(self.text, self.at)) and self._take(word)
+
+    def _expect(self, token: str) -> None:
+        if not self._take(token):
+            self._fail(f"expected '{token}'")
+
+    def _space(self) -> None:
+        found = _SPACE.match(self.text, self.at)
+        self.at = found.end() if found else self.at
+
+    def _match(self, pattern: re.Pattern[str], expected: str) -> str:
+        found = pattern.match(self.text, self.at)
+        if found is None:
+            self._fail(f"expected {expected}")
+        self.at = found.end()
+        return found.group()
+
+    def _fail(self, message: str, at: int | None = None) -> NoReturn:
+        raise ReferenceSyntaxError(message, self.text, self.at if at is None else at)
+
+
+def _reject_constant(name: str) -> Any:
+    raise ValueError(name)
