@@ -25,7 +25,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class TopLogprob(msgspec.Struct, frozen=True):
-    """A token the model might have chosen; `logprob` is a natural logarithm, `raw` its bytes (maybe half a character)."""
+    """A token the model might have chosen; `logprob` is a natural logarithm, `raw` may be half a character."""
 
     token: str
     logprob: float
@@ -62,7 +62,7 @@ class ReasoningDelta(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
-    """A piece of a choice's call number `index`; `id` and `name` come with the first piece, `arguments` add up to JSON."""
+    """A piece of call number `index`; `id` and `name` come with the first piece, `arguments` add up to JSON."""
 
     index: int
     id: str = ""

@@ -1,10 +1,10 @@
-"""References in the compose file: `${path [as TYPE[;FORMAT]] [| DEFAULT] [@(description)]}`, parsed once, rendered often.
+"""References of the compose file, parsed once, rendered often: `${path [as TYPE[;FORMAT]] [| DEFAULT] [@(text)]}`.
 
 A text is parsed into a `Template`: literal pieces and `Reference`s. A template that is exactly one reference renders to
 the value itself, of whatever type; anything else renders to text. Only a missing or null value takes the default.
 What a reference renders to is never looked at for references again. `\\${` stands for a literal `${`.
 
-    path      input.user_prompt   input.history[-1].content   input.prompts[${index}]   input["odd key"]   response[].text
+    path      input.prompt  input.history[-1].content  input.prompts[${index}]  input["odd key"]  response[].text
     TYPE      text string number integer boolean json list object stream/text stream/json image audio file
     DEFAULT   "quoted text", a JSON literal (0.7, true, null, [], {}), or any other text; it may hold references
 """
@@ -12,6 +12,7 @@ What a reference renders to is never looked at for references again. `\\${` stan
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
@@ -209,7 +210,7 @@ def _number(value: Any) -> int | float:
     if isinstance(value, int | float):
         return value
     number = float(value)
-    if number != number or number in (float("inf"), float("-inf")):
+    if not math.isfinite(number):
         raise ValueError
     text = str(value).strip()
     return int(text) if re.fullmatch(r"[+-]?\d{1,18}", text) else number
@@ -361,13 +362,12 @@ class _Parser:
     def _bare(self, start: int) -> str:
         """The text up to the brace that closes the reference, or to its description."""
         begin, depth = self.at, 0
-        while not self._ended:
-            character = self.text[self.at]
-            if depth == 0 and (character == "}" or self.text.startswith("@(", self.at)):
-                return self.text[begin : self.at]
-            depth += (character == "{") - (character == "}")
+        while depth > 0 or not self.text.startswith(("}", "@("), self.at):
+            if self._ended:
+                self._fail("this reference has no closing '}'", start)
+            depth += (self.text[self.at] == "{") - (self.text[self.at] == "}")
             self.at += 1
-        self._fail("this reference has no closing '}'", start)
+        return self.text[begin : self.at]
 
     def _quoted(self) -> str | None:
         """The text between two quotes, or None if the second one is missing."""
@@ -386,12 +386,12 @@ class _Parser:
 
     def _description(self) -> str:
         begin, depth = self.at, 0
-        while not self._ended:
+        while depth >= 0:
+            if self._ended:
+                self._fail("this description has no closing ')'", begin)
             depth += (self.text[self.at] == "(") - (self.text[self.at] == ")")
             self.at += 1
-            if depth < 0:
-                return self.text[begin : self.at - 1]
-        self._fail("this description has no closing ')'", begin)
+        return self.text[begin : self.at - 1]
 
     @property
     def _ended(self) -> bool:
