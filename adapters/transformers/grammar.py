@@ -1,0 +1,1 @@
+"""Forms an answer must have, as masks over the next token; computed by llguidance."""
