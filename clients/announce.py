@@ -1,0 +1,58 @@
+"""What `up` says once it serves: the URL, the models, and a line to try."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..adapters.base import ModelCard
+
+PROMPT = "Explain quantum computing in simple terms."
+
+
+def announcement(url: str, cards: Sequence[ModelCard], seconds: float, *, has_key: bool) -> Iterator[tuple[str, str]]:
+    """The lines, each with its style; `url` is the server's, without `/v1`; one of `cards` at least is not failed."""
+    usable = [card for card in cards if card.state.phase != "failed"]
+    yield "", ""
+    yield f"Ready after {seconds:.1f} s: {url}/v1", "bold green"
+    yield "", ""
+    width = max(len(card.id) for card in usable)
+    for card in usable:
+        yield f"  {card.id:{width}}  {_facts(card)}", ""
+    yield "", ""
+    yield "Try it in another terminal:", ""
+    yield "", ""
+    yield f"  {curl_line(url, usable[0].id, has_key=has_key)}", "cyan"
+    if (command := _own_name()) is not None:
+        yield "", ""
+        yield f"  {command} chat" + ("" if url.endswith(":8080") else f" --url {url}/v1"), "cyan"
+    yield "", ""
+    if has_key:
+        yield "Clients need the key; the lines above take it from the environment variable MODEL_COMPOSE_API_KEY.", ""
+    yield "Ctrl-C stops the server.", ""
+
+
+def curl_line(url: str, model: str, *, has_key: bool) -> str:
+    """A line for a POSIX shell that streams an answer."""
+    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": PROMPT}]}
+    words = ["curl", "-N", f"{url}/v1/chat/completions", "-H", "Content-Type: application/json"]
+    key = ' -H "Authorization: Bearer $MODEL_COMPOSE_API_KEY"' if has_key else ""
+    return f"{shlex.join(words)}{key} -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
+
+
+def _facts(card: ModelCard) -> str:
+    context = [f"{card.context_length:,} tokens of context"] if card.context_length else []
+    return ", ".join([*context, *([card.state.detail] if card.state.detail else [])])
+
+
+def _own_name() -> str | None:
+    """How to call this program from the same folder; None if it was not called by its name."""
+    called = Path(sys.argv[0])
+    if called.stem != "model-compose":
+        return None
+    found = shutil.which("model-compose")
+    return "model-compose" if found and Path(found).samefile(called) else shlex.quote(str(called))

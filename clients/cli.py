@@ -1,0 +1,152 @@
+"""The `model-compose` command: which options there are. What a command needs is imported when it runs, not before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .. import __version__
+from ..adapters.errors import ComposeError
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+Precision = Literal["auto", "float32", "float16", "bfloat16"]
+
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key", "-k", envvar="MODEL_COMPOSE_API_KEY", show_envvar=True, help="The key that clients have to send."
+    ),
+]
+
+app = typer.Typer(
+    name="model-compose",
+    help="Serve language models on this machine through OpenAI's API.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command that the arguments name; an error meant for the user is one line and exit code 2."""
+    try:
+        app()
+    except ComposeError as error:
+        typer.echo(f"model-compose: {error.message}", err=True)
+        raise SystemExit(2) from None
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"model-compose {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options_of_every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Serve language models on this machine through OpenAI's API."""
+
+
+@app.command()
+def up(  # noqa: PLR0913 (an option is a parameter)
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="A Hugging Face id (org/name) or a folder, or NAME=either to choose the name; several if repeated. "
+            "Without it, the small model that comes with the program, as 'bundled'.",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; 0.0.0.0 for all of this machine's.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 for any free one.")] = 8080,
+    api_key: Key = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="The numbers to compute with.")] = "auto",
+    max_model_len: Annotated[
+        int | None, typer.Option(min=1, metavar="TOKENS", help="Less context than the model could have.")
+    ] = None,
+    max_concurrent: Annotated[int, typer.Option(min=1, help="Requests that a model answers at the same time.")] = 16,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
+    ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Only use models that are on this machine already.")
+    ] = False,
+    cache_dir: Annotated[Path | None, typer.Option(help="Where downloaded models are kept.")] = None,
+    log_level: Annotated[LogLevel, typer.Option(help="What to log about requests and models.")] = "info",
+    stop_with_stdin: Annotated[
+        bool, typer.Option("--stop-with-stdin", help="Stop when standard input ends, for programs that start this one.")
+    ] = False,
+) -> None:
+    """Serve models until Ctrl-C.
+
+    A hub model that is gated or private needs an access token in the environment variable HF_TOKEN.
+    """
+    from ..adapters.transformers.settings import ModelSettings
+    from .sources import BUNDLED, settings_of
+    from .up import UpOptions, run
+
+    common = ModelSettings(
+        name="",
+        source="",
+        device=device,
+        precision=precision,
+        max_model_len=max_model_len,
+        max_concurrent_count=max_concurrent,
+        trust_remote_code=trust_remote_code,
+        local_files_only=offline,
+        cache_dir=str(cache_dir) if cache_dir else None,
+    )
+    options = UpOptions(
+        models=tuple(settings_of(model or [BUNDLED], common)),
+        host=host,
+        port=port,
+        api_key=api_key or None,
+        log_level=log_level,
+        stop_with_stdin=stop_with_stdin,
+    )
+    raise typer.Exit(run(options))
+
+
+@app.command()
+def chat(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]", help="The name of a model of the server, or anything that --model of 'up' takes."
+        ),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="The server's URL. Without it http://127.0.0.1:8080/v1, or a server of its own."),
+    ] = None,
+    system: Annotated[str | None, typer.Option("--system", "-s", metavar="TEXT", help="A system prompt.")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", "-t", min=0, max=2)] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer, in tokens.")] = None,
+    api_key: Key = None,
+) -> None:
+    """Chat with a model of a running server; if none runs, with one started for the occasion.
+
+    With standard input from a file or a pipe each line is a turn, and standard output has the answers and nothing else.
+    """
+    from .chat import ChatOptions, run
+
+    options = ChatOptions(
+        model=model, url=url, system=system, temperature=temperature, max_tokens=max_tokens, api_key=api_key or None
+    )
+    raise typer.Exit(run(options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""A server started for one command: `up` as a child process on a free port, which ends with whoever started it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from ..adapters.errors import ModelUnavailable
+
+SECONDS_TO_STOP = 10
+
+
+class OwnServer:
+    """The child process; `url` ends in `/v1`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, output: IO[bytes]) -> None:
+        self._process = process
+        self._output = output
+        self.url = f"http://127.0.0.1:{port}/v1"
+
+    def check(self) -> None:
+        """Raises ModelUnavailable, with the last thing the server said, if it has ended."""
+        if self._process.poll() is None:
+            return
+        self._output.seek(0)
+        lines = self._output.read().decode(errors="replace").split("\n")
+        words = next((line for line in reversed(lines) if line.strip()), "the server ended")
+        raise ModelUnavailable(words.removeprefix("model-compose: "))
+
+    def stop(self) -> None:
+        """End the server, and kill it if it takes longer than it may."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(SECONDS_TO_STOP)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def own_server(model: str | None, api_key: str | None) -> Iterator[OwnServer]:
+    """Start `up`, for `model` or for the bundled one; it answers a moment later."""
+    port = _free_port()
+    command = [sys.executable, "-m", "modelcompose.clients.cli", "up", "--port", str(port), "--log-level", "error"]
+    command += ["--stop-with-stdin", *(["--model", model] if model else [])]
+    environment = {**os.environ, "MODEL_COMPOSE_API_KEY": api_key or ""}
+    with tempfile.TemporaryFile() as output:
+        # A session of its own: Ctrl-C in this terminal stops an answer, not the server.
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+        )
+        server = OwnServer(process, port, output)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
