@@ -1,0 +1,137 @@
+"""The training run: batches made ahead in a thread, steps, checkpoints, and a log of every skill."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+from transformers import LlamaConfig
+
+from . import data
+from .batches import Batch, Encoded, Encoder, make_batch, pack
+from .network import Network
+from .optimizer import Optimizer, rate
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how large a run is; it ends after `minutes`, or after `steps` where that is given."""
+
+    work: Path
+    minutes: float = 75.0
+    steps: int | None = None
+    batch_tokens: int = 8192
+    seed: int = 1
+    checkpoint_minutes: float = 4.0
+    use_compiler: bool = True
+
+
+class Run:
+    """One training run; its state lives in `checkpoint.pt` of the work folder."""
+
+    def __init__(self, plan: Plan, config: LlamaConfig, sources: data.Sources, encoder: Encoder) -> None:
+        torch.manual_seed(plan.seed)
+        self.plan, self.sources, self.encoder = plan, sources, encoder
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = Network(config).to(self.device, torch.bfloat16)
+        self.optimizer = Optimizer(self.network)
+        self.step, self.seconds, self.tokens = 0, 0.0, 0
+        self.loss = torch.compile(self.network.loss, dynamic=False) if plan.use_compiler else self.network.loss
+        if self.checkpoint.exists():
+            self._load()
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the state is kept."""
+        return self.plan.work / "checkpoint.pt"
+
+    @property
+    def done(self) -> float:
+        """The share of the run that is over, by steps where they are given, else by time."""
+        if self.plan.steps is not None:
+            return self.step / self.plan.steps
+        return self.seconds / (60 * self.plan.minutes)
+
+    def train(self) -> None:
+        """Run to the end of the plan, from wherever the checkpoint left off."""
+        saved = time.monotonic()
+        for batch in self._batches():
+            if self.done >= 1:
+                break
+            started = time.monotonic()
+            value = self._train_step(batch)
+            self.seconds += time.monotonic() - started
+            if self.step % 25 == 0:
+                self._log({"loss": round(value, 4), "rate": round(rate(self.step, self.done), 4)})
+            if time.monotonic() - saved > 60 * self.plan.checkpoint_minutes:
+                self.save()
+                self._log(self.skill_scores())
+                saved = time.monotonic()
+        self.save()
+        self._log(self.skill_scores())
+
+    def save(self) -> None:
+        """Write the checkpoint so that a kill at any moment leaves a whole one."""
+        state = {"step": self.step, "seconds": self.seconds, "tokens": self.tokens, "optimizer": self.optimizer.state()}
+        temporary = self.checkpoint.with_suffix(".new")
+        torch.save(state, temporary)
+        temporary.replace(self.checkpoint)
+
+    def _load(self) -> None:
+        state = torch.load(self.checkpoint, map_location=self.device)
+        self.step, self.seconds, self.tokens = state["step"], state["seconds"], state["tokens"]
+        self.optimizer.load(state["optimizer"])
+
+    def _batches(self) -> Iterator[Batch]:
+        with ThreadPoolExecutor(1) as pool:
+            step = self.step
+            coming = pool.submit(self._make, step)
+            while True:
+                batch, step = coming.result(), step + 1
+                coming = pool.submit(self._make, step)
+                yield batch
+
+    def _make(self, step: int) -> Batch:
+        return make_batch(f"{self.plan.seed}-{step}", self.sources, self.encoder, self.plan.batch_tokens)
+
+    def _train_step(self, batch: Batch) -> float:
+        place = self.device
+        loss = self.loss(batch.tokens.to(place), batch.weights.to(place), batch.examples.to(place))
+        loss.backward()
+        self.optimizer.step(rate(self.step, self.done))
+        self.step += 1
+        self.tokens += int((batch.examples >= 0).sum())
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def skill_scores(self) -> dict[str, float]:
+        """Share of unseen examples whose last answer comes out letter for letter under greedy decoding, by skill."""
+        scores: dict[str, list[bool]] = {}
+        for item in self._probes():
+            last = max(i for i, weight in enumerate(item.weights) if weight < 1.0 and i + 2 < len(item.weights))
+            batch = pack([item], 1, len(item.tokens), self.encoder.padding)
+            _, right = self.network.losses(batch.tokens.to(self.device), batch.examples.to(self.device))
+            scores.setdefault(item.skill, []).append(bool(right[0, last:-1].all()))
+        return {skill: round(sum(hits) / len(hits), 3) for skill, hits in sorted(scores.items())}
+
+    def _probes(self) -> list[Encoded]:
+        random = Random("probes")
+        probes = []
+        for _, maker in data.MIXTURE:
+            for _ in range(24):
+                item = self.encoder.encode(data.with_thinking(random, maker(random, self.sources), 0.0))
+                if item.skill != "document" and len(item.tokens) < 512:
+                    probes.append(item)
+        return probes
+
+    def _log(self, values: dict[str, float]) -> None:
+        line = {"step": self.step, "minutes": round(self.seconds / 60, 2), "tokens": self.tokens} | values
+        print(json.dumps(line), flush=True)
+        with (self.plan.work / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
