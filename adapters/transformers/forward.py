@@ -1,0 +1,78 @@
+"""The model's own forward, for one sequence at a time, whatever its architecture."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import DynamicLayer
+
+from ..errors import ConfigError
+from .load import LoadedModel
+
+
+class State:
+    """What the model keeps of one sequence between its forwards: its cache, and the encoder's output if it has one."""
+
+    def __init__(self, cache: Cache, encoder_outputs: Any = None) -> None:
+        self.cache = cache
+        self.encoder_outputs = encoder_outputs
+
+    def copy(self) -> State:
+        """The same state, to be continued apart; nothing ever writes to an encoder's output."""
+        return State(copy.deepcopy(self.cache), self.encoder_outputs)
+
+
+class Forward:
+    """Runs a model step by step. Call it in inference mode."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._model = loaded.model
+        self._device = loaded.device
+        self._is_encoder_decoder = loaded.is_encoder_decoder
+        names = inspect.signature(loaded.model.forward).parameters
+        self._cache_name = next((name for name in ("past_key_values", "cache_params") if name in names), None)
+        if self._cache_name is None or not loaded.model._supports_default_dynamic_cache():
+            raise ConfigError(f"{loaded.name}: models of the type {type(loaded.model).__name__} are not supported yet")
+        self._config = loaded.model.config.get_text_config(decoder=True)
+        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in names else {}
+        self._ids_name = "decoder_input_ids" if self._is_encoder_decoder else "input_ids"
+        # State-space layers take a prompt in one piece; so does what hides its cache from us.
+        self.can_chunk = all(isinstance(layer, DynamicLayer) for layer in self._new_cache().layers)
+
+    def start(self, encoder_ids: Sequence[int] = ()) -> State:
+        """The state before the first token; an encoder reads `encoder_ids` here."""
+        if not self._is_encoder_decoder:
+            return State(self._new_cache())
+        encoder_outputs = self._model.get_encoder()(input_ids=self._tensor(encoder_ids), return_dict=True)
+        return State(EncoderDecoderCache(self._new_cache(), self._new_cache()), encoder_outputs)
+
+    def __call__(self, state: State, token_ids: Sequence[int], *, last_only: bool = True) -> Tensor:
+        """Logits `[tokens, vocabulary]` after each of `token_ids`, or after the last one only; `state` moves on."""
+        inputs: dict[str, Any] = {self._ids_name: self._tensor(token_ids), self._cache_name: state.cache}
+        if state.encoder_outputs is not None:
+            inputs["encoder_outputs"] = state.encoder_outputs
+        if last_only:
+            inputs |= self._last_only
+        logits: Tensor = self._model(**inputs, use_cache=True, return_dict=True).logits[0]
+        return logits[-1:] if last_only else logits
+
+    def _new_cache(self) -> DynamicCache:
+        return DynamicCache(config=self._config)
+
+    def _tensor(self, token_ids: Sequence[int]) -> Tensor:
+        return torch.tensor([token_ids], device=self._device)
+
+
+def decoder_start(loaded: LoadedModel) -> list[int]:
+    """The tokens that an encoder-decoder's answers begin with."""
+    for config in (loaded.model.generation_config, loaded.model.config):
+        for name in ("decoder_start_token_id", "bos_token_id"):
+            if (token := getattr(config, name, None)) is not None:
+                return [token]
+    raise ConfigError(f"{loaded.name}: the model's configuration has no decoder_start_token_id")
