@@ -55,4 +55,5 @@ def _own_name() -> str | None:
     if called.stem != "model-compose":
         return None
     found = shutil.which("model-compose")
-    return "model-compose" if found and Path(found).samefile(called) else shlex.quote(str(called))
+    is_on_the_path = found is not None and Path(found).resolve() == called.resolve()
+    return "model-compose" if is_on_the_path else shlex.quote(str(called))

@@ -95,7 +95,7 @@ class Terminal:
 
     def say(self, text: str = "", style: str = "") -> None:
         # soft_wrap: a long curl line stays one line, or it could not be copied.
-        self._rich.print(text, style=style, markup=False, soft_wrap=True)
+        self._rich.print(text, style=style, markup=False, emoji=False, soft_wrap=True)
 
     @contextmanager
     def loading(self) -> Iterator[Loading]:
