@@ -1,0 +1,139 @@
+"""The engine process: one model, its engine, and the loop between the server's messages and the engine's steps.
+
+Started as `python -m modelcompose.adapters.transformers.process` by `child.py`. It ends when its standard input does,
+with exit status 0 in good order, 1 after an unexpected error and 3 where the model cannot be loaded.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import sys
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
+import zmq
+
+from ..base import ModelState
+from ..errors import ComposeError, ModelUnavailable
+from .messages import Cancel, FromEngine, Launch, State, Step, Submit, ToEngine
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .settings import ModelSettings
+
+LOAD_FAILED = 3
+
+logger = logging.getLogger(__name__)
+
+
+class Line:
+    """The engine's end of the line to its server."""
+
+    def __init__(self, launch: Launch) -> None:
+        self._socket = zmq.Context.instance().socket(zmq.PAIR)
+        self._socket.setsockopt(zmq.SNDHWM, 0)
+        self._socket.setsockopt(zmq.RCVHWM, 0)
+        if launch.server_key is not None:
+            self._socket.curve_serverkey = launch.server_key
+            self._socket.curve_publickey, self._socket.curve_secretkey = zmq.curve_keypair()
+        self._socket.connect(launch.address)
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
+
+    def send(self, message: FromEngine) -> None:
+        self._socket.send(self._encoder.encode(message))
+
+    def close(self) -> None:
+        """Let what was sent go out, then hang up."""
+        self._socket.close(linger=2000)
+        zmq.Context.instance().term()
+
+    def receive(self, *, wait: bool) -> list[ToEngine]:
+        """All messages that are there; if there are none, `wait` until one is."""
+        if wait:
+            self._socket.poll()
+        messages = []
+        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            messages.append(self._decoder.decode(self._socket.recv()))
+        return messages
+
+
+def main() -> int:
+    launch = msgspec.json.decode(sys.stdin.buffer.readline(), type=Launch)
+    threading.Thread(target=_end_with_the_server, daemon=True).start()
+    _log_to_stderr()
+    with closing(Line(launch)) as line:
+        engine = _load(launch.settings, line)
+        if engine is None:
+            return LOAD_FAILED
+        try:
+            serve(engine, line)
+        except Exception:
+            logger.exception("the engine of %s stops after an unexpected error", launch.settings.name)
+            return 1
+
+
+def serve(engine: Engine, line: Line) -> NoReturn:
+    """Messages in, steps out, for ever; asleep while there is nothing to do."""
+    while True:
+        for message in line.receive(wait=engine.is_idle):
+            match message:
+                case Submit():
+                    engine.add(message.id, message.request)
+                case Cancel():
+                    engine.cancel(message.id)
+        line.send(Step(engine.step(), engine.counters))
+
+
+def _load(settings: ModelSettings, line: Line) -> Engine | None:
+    """The engine, ready to serve; None, and the server told why, if there can be none."""
+    line.send(State(ModelState("loading", "starting PyTorch")))
+    try:
+        from .engine import Engine
+        from .load import load
+
+        loaded = load(settings, lambda state: line.send(State(state)))
+        engine = Engine(loaded, settings.max_concurrent_count)
+    except ComposeError as error:
+        failure = error
+    except Exception as error:
+        logger.exception("%s could not be loaded", settings.name)
+        failure = ModelUnavailable(f"{settings.name} could not be loaded: {type(error).__name__}; the log says more")
+    else:
+        gc.collect()
+        gc.freeze()  # a model is some hundred thousand objects, and each full collection would look at them all
+        line.send(State(ModelState("ready"), context_length=loaded.context_length))
+        return engine
+    line.send(State(ModelState("failed", failure.message), failure=failure.report()))
+    return None
+
+
+def _end_with_the_server() -> None:
+    """Standard input ends when the server closes it or is gone, however it went; then nothing here is of use."""
+    while os.read(0, 1):
+        pass
+    os._exit(0)
+
+
+class _JsonLines(logging.Formatter):
+    """A record as one line of JSON, `[level, logger, text]`, tracebacks and all."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps([record.levelno, record.name, super().format(record)])
+
+
+def _log_to_stderr() -> None:
+    """Log records go to the server as JSON lines; what else is printed goes there as it is."""
+    os.dup2(2, 1)
+    log = logging.StreamHandler()
+    log.setFormatter(_JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[log])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
