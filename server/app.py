@@ -1,0 +1,102 @@
+"""The application: routes, and what lies around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, FastAPI, Response
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from .. import __version__
+from ..adapters.base import Adapter
+from ..adapters.errors import ComposeError
+from .catalogue import cards, health
+from .errors import NOT_READY, ErrorBoundary, respond
+from .metrics import Metrics
+from .record import Recorder
+from .routes import openai_routes
+from .schema import ChatBody, CompletionBody
+from .settings import Settings
+
+_ABOUT = """
+Models of one's own machine behind OpenAI's API. Use the official SDKs with this server's URL and `/v1` as base URL;
+the same routes are there without `/v1` too.
+"""
+_EXPOSED = ("x-request-id", "openai-processing-ms", "openai-version", "retry-after")
+
+
+def create_app(models: Sequence[Adapter], settings: Settings) -> FastAPI:
+    """The HTTP face of `models`, which are opened already and are closed by whoever opened them."""
+    metrics = Metrics(lambda: cards(models))
+    app = _DocumentedApp(
+        title="model-compose",
+        version=__version__,
+        description=_ABOUT,
+        redoc_url=None,
+        middleware=[
+            Middleware(Recorder, over=metrics.observe),
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_methods=["*"],
+                allow_headers=["*"],
+                expose_headers=_EXPOSED,
+            ),
+            Middleware(ErrorBoundary),
+        ],
+        exception_handlers={ComposeError: respond, HTTPException: respond},
+    )
+    api = openai_routes(models, settings)
+    app.include_router(api, prefix="/v1")
+    app.include_router(api, include_in_schema=False)
+    app.include_router(_service_routes(models, metrics))
+    return app
+
+
+def _service_routes(models: Sequence[Adapter], metrics: Metrics) -> APIRouter:
+    """What is there for people and for the programs that watch over the server."""
+    router = APIRouter(tags=["Service"])
+
+    @router.head("/", include_in_schema=False)
+    @router.get("/", include_in_schema=False)
+    async def welcome() -> Response:
+        names = ", ".join(card.id for card in cards(models)) or "none"
+        return Response(
+            f"model-compose {__version__}: OpenAI's API is at /v1, its description at /docs.\nModels: {names}\n",
+            media_type="text/plain",
+        )
+
+    @router.head("/health", include_in_schema=False)
+    @router.get("/health", summary="Say how the models are")
+    async def is_healthy() -> Response:
+        """Whether models are loading, ready or failed; 200 when requests can be answered."""
+        state = health(cards(models))
+        return Response(
+            msgspec.json.encode(state), 200 if state["status"] == "ok" else NOT_READY, media_type="application/json"
+        )
+
+    @router.get("/metrics", summary="Counts and times for Prometheus")
+    async def read_metrics() -> Response:
+        """Prometheus' text format."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return router
+
+
+class _DocumentedApp(FastAPI):
+    """FastAPI, with the schemas of the bodies that `routes.py` parses itself."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            page = super().openapi()
+            template = "#/components/schemas/{model}"
+            _, schemas = models_json_schema(
+                [(ChatBody, "validation"), (CompletionBody, "validation")], ref_template=template
+            )
+            page.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
+        return self.openapi_schema or {}

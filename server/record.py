@@ -1,0 +1,114 @@
+"""What is known of one request while it is answered: its id, its times, its tokens; and the line about it in the log."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..adapters.events import Accepted, Event, Usage
+
+_log = logging.getLogger(__name__)
+
+_SANE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_OPENAI_VERSION = "2020-10-01"
+
+
+class Record:
+    """One request. Times are of `time.perf_counter`.
+
+    `endpoint` and `model` are set once it is clear that they exist here; until then they are empty.
+    """
+
+    __slots__ = (
+        "endpoint",
+        "first_token",
+        "has_left",
+        "id",
+        "is_complete",
+        "model",
+        "path",
+        "started",
+        "status",
+        "usage",
+    )
+
+    def __init__(self, request_id: str, path: str) -> None:
+        self.id = request_id
+        self.path = path
+        self.started = time.perf_counter()
+        self.first_token: float | None = None
+        self.endpoint = ""
+        self.model = ""
+        self.status: int | None = None
+        self.usage: Usage | None = None
+        self.has_left = False
+        self.is_complete = False
+
+    @staticmethod
+    def of(scope: Scope) -> Record:
+        """The record of the request that `scope` belongs to."""
+        record: Record = scope["modelcompose.record"]
+        return record
+
+    def see(self, event: Event) -> None:
+        """Take note of what an event says about times and tokens."""
+        if self.first_token is None and not isinstance(event, Accepted):
+            self.first_token = time.perf_counter()
+        if isinstance(event, Usage):
+            self.usage = event
+
+    def line(self, method: str, now: float) -> str:
+        """What the log says about this request when it is over, at the time `now`."""
+        words = [self.id, method, self.path, str(self.status or "-")]
+        if self.model:
+            words.append(f"model={self.model}")
+        if self.usage is not None:
+            words.append(f"tokens={self.usage.prompt_tokens}+{self.usage.completion_tokens}")
+        if self.first_token is not None:
+            words.append(f"first_token={self.first_token - self.started:.3f}s")
+            if self.usage is not None and now > self.first_token and self.usage.completion_tokens > 1:
+                words.append(f"rate={(self.usage.completion_tokens - 1) / (now - self.first_token):.1f}/s")
+        words.append(f"time={now - self.started:.3f}s")
+        return " ".join([*words, "client left"] if self.has_left else words)
+
+
+class Recorder:
+    """ASGI middleware that gives every request its record, the answer its headers, and the log its line."""
+
+    def __init__(self, app: ASGIApp, over: Callable[[Record, float], None]) -> None:
+        self.app = app
+        self.over = over
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        record = scope["modelcompose.record"] = Record(_request_id(scope), scope["path"][:200])
+
+        async def noting_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = record.id
+                headers["openai-version"] = _OPENAI_VERSION
+                headers["openai-processing-ms"] = str(round((time.perf_counter() - record.started) * 1000))
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noting_send)
+        finally:
+            now = time.perf_counter()
+            self.over(record, now)
+            _log.log(logging.INFO if record.endpoint else logging.DEBUG, "%s", record.line(scope["method"], now))
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's own id if it is one, so that its logs and ours can be read together."""
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
