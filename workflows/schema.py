@@ -135,7 +135,7 @@ class ChatAction(Action):
     tools: Templated = Field(default=None, description="tools the model may call, as OpenAI writes them")
     params: Params = Params()
     streaming: Setting[bool] = Field(
-        default=True, description="hand the answer on as it comes, where the workflow allows it"
+        default=False, description="the runs API sends the answer as it comes; OpenAI's routes do so in any case"
     )
 
 
@@ -146,7 +146,7 @@ class TextAction(Action):
     echo: Setting[bool] = Field(default=True, description="whether the output begins with the prompt")
     params: Params = Params()
     streaming: Setting[bool] = Field(
-        default=True, description="hand the answer on as it comes, where the workflow allows it"
+        default=False, description="the runs API sends the answer as it comes; OpenAI's routes do so in any case"
     )
 
 
