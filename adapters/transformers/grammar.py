@@ -16,9 +16,10 @@ from .load import LoadedModel
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
+    from llguidance._lib import JsonCompileOptions
 
 # Models that may write any amount of white space between two JSON tokens are prone to never stop doing so.
-JSON_OPTIONS = {"whitespace_pattern": r"[ \t\n\r]{1,40}"}
+JSON_OPTIONS: JsonCompileOptions = {"whitespace_pattern": r"[ \t\n\r]{1,40}"}
 COMPILED_KEPT = 64
 TEXT_KEPT = 12
 
@@ -83,7 +84,8 @@ class Matcher:
         self._is_thinking = self._thinking.close not in text
 
     def _single_token(self, text: str) -> int | None:
-        return self._tokenizer.get_added_vocab().get(text)
+        found = self._tokenizer.get_added_vocab().get(text)
+        return None if found is None else int(found)
 
 
 class GrammarCompiler:
@@ -120,7 +122,9 @@ class GrammarCompiler:
 
     def _taken_in(self, param: str) -> LLTokenizer:
         if self._tokenizer is None:
-            if not self._loaded.tokenizer.is_fast:
+            from transformers import PreTrainedTokenizerFast
+
+            if not isinstance(self._loaded.tokenizer, PreTrainedTokenizerFast):
                 raise UnsupportedParameter.named(param, "this model's tokenizer cannot be constrained")
             from llguidance.hf import from_tokenizer
 

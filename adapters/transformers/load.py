@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -19,6 +20,8 @@ from transformers import (
 )
 
 from ..base import ModelState, Sampling
+from .detokenize import Vocabulary
+from .response_formats import ResponseFormat, response_format
 from .settings import ModelSettings
 
 Report = Callable[[ModelState], None]
@@ -42,6 +45,16 @@ class LoadedModel:
     def vocab_size(self) -> int:
         """The number of logits; may be larger than the tokenizer's vocabulary."""
         return int(self.model.config.get_text_config().vocab_size)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What each token stands for."""
+        return Vocabulary(self.tokenizer)
+
+    @cached_property
+    def response_format(self) -> ResponseFormat | None:
+        """How its chat answers mark thinking and tool calls; None if they are plain text."""
+        return response_format(self.tokenizer, self.vocabulary)
 
 
 def load(settings: ModelSettings, report: Report) -> LoadedModel:

@@ -13,13 +13,16 @@ from .load import LoadedModel
 class EncodedPrompt:
     """A prompt as tokens and as the text they stand for; `param` is the request's field it came from.
 
-    `stops` are stop strings that belong to the prompt's form, beside the request's own.
+    `stops` are stop strings that belong to the prompt's form, beside the request's own. `continues`: the answer goes on
+    where the prompt's text ends. `is_plain`: the model has no chat template.
     """
 
     token_ids: tuple[int, ...]
     text: str
     param: Literal["messages", "prompt"]
     stops: tuple[str, ...] = ()
+    continues: bool = False
+    is_plain: bool = False
 
 
 class PromptBuilder:
@@ -38,8 +41,8 @@ class PromptBuilder:
     def _chat(self, request: GenerationRequest) -> EncodedPrompt:
         if self._tokenizer.chat_template is None:
             text = "".join(f"{m['role'].capitalize()}: {m['content']}\n" for m in request.messages) + "Assistant:"
-            return EncodedPrompt(tuple(self._encode(text, special=True)), text, "messages", ("\nUser:",))
-        text = self._tokenizer.apply_chat_template(
+            return EncodedPrompt(tuple(self._encode(text, special=True)), text, "messages", ("\nUser:",), is_plain=True)
+        text = self._tokenizer.apply_chat_template(  # type: ignore[assignment]
             list(request.messages),
             tools=list(request.tools) or None,
             tokenize=False,
@@ -49,8 +52,8 @@ class PromptBuilder:
 
     def _text(self, prompt: Prompt) -> EncodedPrompt:
         if isinstance(prompt, str):
-            return EncodedPrompt(tuple(self._encode(prompt, special=True)), prompt, "prompt")
-        return EncodedPrompt(prompt, self._tokenizer.decode(list(prompt)), "prompt")
+            return EncodedPrompt(tuple(self._encode(prompt, special=True)), prompt, "prompt", continues=True)
+        return EncodedPrompt(prompt, self._tokenizer.decode(list(prompt)), "prompt", continues=True)
 
     def _encode(self, text: str, *, special: bool) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=special)["input_ids"])
