@@ -2,24 +2,33 @@
 reads a compose file reads only this.
 
 A value that may hold references is kept as `Templated`: its texts are already parsed (`references.py`), its shape is
-that of the file. `Setting[T]` is a T, or a template that must render to one.
+that of the file. `Setting[T]` is a T, or a template that must render to one. `${env.NAME}` is gone by now.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
 from .references import ReferenceSyntaxError, Template, parse, render
 
 T = TypeVar("T")
 
 
+class Verbatim(str):
+    """A text that is not to be parsed, whatever it holds: an environment variable's value, or a literal `${`."""
+
+    __slots__ = ()
+
+
 def parse_deep(value: Any) -> Any:
     """`value` with every text in it parsed; a text without references stays a text."""
     match value:
+        case Verbatim():
+            return Template((str(value),)) if "${" in value else str(value)
         case str():
             try:
                 template = parse(value)
@@ -51,20 +60,67 @@ def _template_or_value(value: Any) -> Any:
     return parse_deep(value) if isinstance(value, str) else value
 
 
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number, not {str(value).lower()}")  # noqa: TRY004 (pydantic wants a ValueError)
+    return value
+
+
+def _seconds(value: Any) -> Any:
+    """`90`, `1.5`, `30s`, `5m`, `1h30m`, `200ms` as seconds."""
+    if not isinstance(value, str) or not re.fullmatch(r"(?:\d+(?:\.\d+)?(?:ms|[hms]))+", value):
+        return _no_boolean(value)
+    pieces = re.findall(r"([\d.]+)(ms|[hms])", value)
+    return sum(float(number) * _UNITS[unit] for number, unit in pieces)
+
+
+def _environment_text(value: Any) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number else value
+
+
+def _base_path(path: str) -> str:
+    path = path.strip("/")
+    return f"/{path}" if path else ""
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _web_ui(value: Any) -> Any:
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
 Templated = Annotated[Any, BeforeValidator(parse_deep)]
 """Any JSON value, with templates where the file has references."""
 
 Setting = Annotated[InstanceOf[Template] | T, BeforeValidator(_template_or_value)]
 """A T, or a template for one."""
 
-Port = Annotated[int, Field(ge=0, le=65535)]
+Whole = Annotated[int, BeforeValidator(_no_boolean)]
+Number = Annotated[float, BeforeValidator(_no_boolean)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+Count = Annotated[Whole, Field(ge=1)]
+Port = Annotated[Whole, Field(ge=0, le=65535)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
+BasePath = Annotated[str, AfterValidator(_base_path)]
+EnvironmentText = Annotated[str, BeforeValidator(_environment_text)]
 
 
 class Form(BaseModel):
     """Base of everything in a compose file: unknown keys are errors, nothing changes after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+DEFAULT_MESSAGES = [
+    {"role": "system", "content": "${input.system_prompt}"},
+    {"role": "user", "content": "${input.user_prompt}"},
+]
+DEFAULT_PROMPT = "${input.prompt}"
 
 
 # Where it is served ---------------------------------------------------------------------------------------------------
@@ -84,14 +140,14 @@ class Controller(Form):
     type: Literal["http-server"] = "http-server"
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: Port = 8080
-    base_path: str = Field(
+    base_path: BasePath = Field(
         default="/api", description="where the runs API begins; OpenAI's routes are under /v1 in any case"
     )
     api_keys: tuple[str, ...] = Field(
         default=(), description="keys that clients must send one of; none means anyone may ask"
     )
-    max_concurrent_count: int | None = Field(default=None, ge=1, description="runs at a time; further ones wait")
-    webui: WebUI | None = Field(default=WebUI(), description="`false` for none")
+    max_concurrent_count: Count | None = Field(default=None, description="runs at a time; further ones wait")
+    webui: Annotated[WebUI | None, BeforeValidator(_web_ui)] = Field(default=WebUI(), description="`false` for none")
 
 
 # Components -----------------------------------------------------------------------------------------------------------
@@ -100,21 +156,21 @@ class Controller(Form):
 class Params(Form):
     """How tokens are chosen; what is left out is the model's own choice."""
 
-    max_output_length: Setting[int] | None = Field(default=None, description="most tokens of the answer")
-    min_output_length: Setting[int] | None = Field(default=None, description="fewest tokens of the answer")
-    max_length: Setting[int] | None = Field(default=None, description="most tokens of prompt and answer together")
-    temperature: Setting[float] | None = Field(default=None, description="0 is greedy")
-    top_p: Setting[float] | None = None
-    top_k: Setting[int] | None = Field(default=None, description="0 is off")
-    min_p: Setting[float] | None = None
-    repetition_penalty: Setting[float] | None = Field(default=None, description="1 is none")
-    presence_penalty: Setting[float] | None = None
-    frequency_penalty: Setting[float] | None = None
+    max_output_length: Setting[Whole] | None = Field(default=None, description="most tokens of the answer")
+    min_output_length: Setting[Whole] | None = Field(default=None, description="fewest tokens of the answer")
+    max_length: Setting[Whole] | None = Field(default=None, description="most tokens of prompt and answer together")
+    temperature: Setting[Number] | None = Field(default=None, description="0 is greedy")
+    top_p: Setting[Number] | None = None
+    top_k: Setting[Whole] | None = Field(default=None, description="0 is off")
+    min_p: Setting[Number] | None = None
+    repetition_penalty: Setting[Number] | None = Field(default=None, description="1 is none")
+    presence_penalty: Setting[Number] | None = None
+    frequency_penalty: Setting[Number] | None = None
     do_sample: Setting[bool] | None = Field(default=None, description="`false` is greedy, whatever the temperature")
-    num_return_sequences: Setting[int] | None = Field(default=None, description="answers to each prompt")
+    num_return_sequences: Setting[Whole] | None = Field(default=None, description="answers to each prompt")
     stop_sequences: Setting[list[str] | str] | None = Field(default=None, description="texts that end the answer")
-    seed: Setting[int] | None = None
-    pad_token_id: Setting[int] | None = Field(
+    seed: Setting[Whole] | None = None
+    pad_token_id: Setting[Whole] | None = Field(
         default=None, description="accepted for Hugging Face's sake; nothing is padded"
     )
 
@@ -130,7 +186,8 @@ class ChatAction(Action):
     """Let the model answer messages."""
 
     messages: Templated = Field(
-        default=None, description="a list of messages, one message, or a template that gives a list"
+        default=parse_deep(DEFAULT_MESSAGES),
+        description="a list of messages, one message, or a template that gives a list",
     )
     tools: Templated = Field(default=None, description="tools the model may call, as OpenAI writes them")
     params: Params = Params()
@@ -142,7 +199,7 @@ class ChatAction(Action):
 class TextAction(Action):
     """Let the model go on with a text."""
 
-    prompt: Templated = Field(default=None, description="a text or a list of texts")
+    prompt: Templated = Field(default=parse_deep(DEFAULT_PROMPT), description="a text or a list of texts")
     echo: Setting[bool] = Field(default=True, description="whether the output begins with the prompt")
     params: Params = Params()
     streaming: Setting[bool] = Field(
@@ -153,7 +210,9 @@ class TextAction(Action):
 class HttpAction(Action):
     """Send one HTTP request."""
 
-    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"] = "POST"
+    method: Annotated[Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"], BeforeValidator(_upper)] = (
+        "POST"
+    )
     path: Templated = Field(default="", description="appended to the component's base URL")
     endpoint: Templated = Field(default=None, description="a whole URL, in place of base URL and path")
     headers: dict[str, Templated] = {}
@@ -162,7 +221,7 @@ class HttpAction(Action):
     stream_format: Literal["json", "text"] | None = Field(
         default=None, description="the answer is a stream of such items"
     )
-    timeout: float | None = Field(default=None, gt=0, description="seconds; the component's if left out")
+    timeout: Seconds | None = Field(default=None, description="seconds; the component's if left out")
 
 
 class ShellAction(Action):
@@ -173,7 +232,7 @@ class ShellAction(Action):
     )
     env: dict[str, Templated] = {}
     working_dir: Templated = Field(default=None, description="relative to the compose file")
-    timeout: float | None = Field(default=None, gt=0, description="seconds")
+    timeout: Seconds | None = Field(default=None, description="seconds")
 
 
 class WorkflowAction(Action):
@@ -188,7 +247,13 @@ class BaseComponent(Form):
 
     id: Name = Field(default="default", description="how jobs name it")
     default: bool = Field(default=False, description="used by jobs that name no component")
-    max_concurrent_count: int | None = Field(default=None, ge=1, description="calls at a time; further ones wait")
+    max_concurrent_count: Count | None = Field(default=None, description="calls at a time; further ones wait")
+
+
+class BundledModel(Form):
+    """The small model that comes with the program."""
+
+    provider: Literal["bundled"] = "bundled"
 
 
 class HubModel(Form):
@@ -221,29 +286,31 @@ class BaseModelComponent(BaseComponent):
 
     type: Literal["model"] = "model"
     driver: Literal["transformers", "vllm"] = "transformers"
-    model: HubModel | LocalModel | NamedModel | Literal["bundled"] = Field(
-        description="`bundled`, a hub id, a path, or an object with `provider`"
+    model: BundledModel | HubModel | LocalModel | NamedModel = Field(
+        discriminator="provider", description="`bundled`, a hub id, a path, or an object with `provider`"
     )
-    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps")
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps"
+    )
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     quantization: dict[str, Any] | None = Field(default=None, description="a transformers quantization config")
     peft_adapters: tuple[str, ...] = Field(default=(), description="LoRA adapters: hub ids or folders")
     trust_remote_code: bool = False
-    max_model_len: int | None = Field(default=None, ge=1, description="tokens; lowers the model's own context length")
+    max_model_len: Count | None = Field(default=None, description="tokens; lowers the model's own context length")
 
 
 class ChatModelComponent(BaseModelComponent):
     """A language model that answers messages."""
 
     task: Literal["chat-completion"] = "chat-completion"
-    actions: tuple[ChatAction, ...] = ()
+    actions: tuple[ChatAction, ...] = Field(default=(ChatAction(),), min_length=1)
 
 
 class TextModelComponent(BaseModelComponent):
     """A language model that goes on with a text."""
 
     task: Literal["text-generation"] = "text-generation"
-    actions: tuple[TextAction, ...] = ()
+    actions: tuple[TextAction, ...] = Field(default=(TextAction(),), min_length=1)
 
 
 ModelComponent = ChatModelComponent | TextModelComponent
@@ -256,8 +323,8 @@ class Lifecycle(Form):
     build: tuple[str | tuple[str, ...], ...] = ()
     start: tuple[str | tuple[str, ...], ...] = ()
     clean: tuple[str | tuple[str, ...], ...] = ()
-    working_dir: str | None = None
-    env: dict[str, str] = {}
+    working_dir: str | None = Field(default=None, description="relative to the compose file")
+    env: dict[str, EnvironmentText] = {}
 
 
 class HttpServerComponent(BaseComponent):
@@ -266,17 +333,17 @@ class HttpServerComponent(BaseComponent):
     type: Literal["http-server"] = "http-server"
     manage: Lifecycle = Lifecycle()
     port: Port = 8000
-    base_path: str = ""
+    base_path: BasePath = ""
     headers: dict[str, Templated] = {}
-    timeout: float = Field(default=1800, gt=0, description="seconds it may take to start")
+    timeout: Seconds = Field(default=1800, description="seconds it may take to start")
     actions: tuple[HttpAction, ...] = ()
 
 
 class Retry(Form):
     """When to try a request again: after connection errors, 429 and 503, waiting `delay` seconds, doubled each time."""
 
-    attempts: int = Field(default=3, ge=1, le=20, description="tries in all")
-    delay: float = Field(default=0.5, ge=0)
+    attempts: Whole = Field(default=3, ge=1, le=20, description="tries in all")
+    delay: Number = Field(default=0.5, ge=0, description="seconds")
 
 
 class HttpClientComponent(BaseComponent):
@@ -285,7 +352,7 @@ class HttpClientComponent(BaseComponent):
     type: Literal["http-client"] = "http-client"
     base_url: Templated = None
     headers: dict[str, Templated] = {}
-    timeout: float = Field(default=600, gt=0, description="seconds without a byte")
+    timeout: Seconds = Field(default=600, description="seconds without a byte")
     retry: Retry = Retry()
     actions: tuple[HttpAction, ...] = ()
 
@@ -296,7 +363,7 @@ class ShellComponent(BaseComponent):
     type: Literal["shell"] = "shell"
     env: dict[str, Templated] = {}
     working_dir: str | None = None
-    timeout: float = Field(default=600, gt=0, description="seconds")
+    timeout: Seconds = Field(default=600, description="seconds")
     actions: tuple[ShellAction, ...] = ()
 
 
@@ -304,7 +371,7 @@ class WorkflowComponent(BaseComponent):
     """Other workflows of the file."""
 
     type: Literal["workflow"] = "workflow"
-    actions: tuple[WorkflowAction, ...] = ()
+    actions: tuple[WorkflowAction, ...] = Field(default=(WorkflowAction(),), min_length=1)
 
 
 Component = Annotated[
@@ -331,7 +398,7 @@ class Job(Form):
         default=None, description="what the job gives; its component's output, untouched, if left out"
     )
     depends_on: tuple[Name, ...] = ()
-    repeat_count: Setting[int] | None = Field(default=None, description="run so many times, with `${index}` from 0")
+    repeat_count: Setting[Whole] | None = Field(default=None, description="run so many times, with `${index}` from 0")
 
 
 class OpenAIFace(Form):
