@@ -283,15 +283,11 @@ def _chat_logprobs(body: ChatBody) -> int | None:
 
 
 def _prompts(given: str | list[str] | list[int] | list[list[int]] | None) -> tuple[Prompt, ...]:
-    match given:
-        case None:
-            return ("",)
-        case str():
-            return (given,)
-        case [int(), *_]:
-            return (tuple(cast(list[int], given)),)
-        case _:
-            return tuple(each if isinstance(each, str) else tuple(each) for each in cast(list[str | list[int]], given))
+    if given is None or isinstance(given, str):
+        return (given or "",)
+    if isinstance(given[0], int):
+        return (tuple(given),)
+    return tuple(each if isinstance(each, str) else tuple(each) for each in cast(list[str | list[int]], given))
 
 
 def _extra(body: Body, strict: bool) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def _expected(error: ComposeError) -> Failure:
         headers["x-should-retry"] = "false"
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
-    return Failure(status, error.message[:_LONGEST_MESSAGE], error.param, error.code, headers)
+    return Failure(status, error.message[:_LONGEST_MESSAGE], error.param, error.code or None, headers)
 
 
 async def respond(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""What is known of one request while it is answered: its id, its times, its tokens; and the line about it in the log."""
+"""What is known of one request while it is answered: id, times, tokens; and the line about it in the log."""
 
 from __future__ import annotations
 
@@ -25,19 +25,6 @@ class Record:
     `endpoint` and `model` are set once it is clear that they exist here; until then they are empty.
     """
 
-    __slots__ = (
-        "endpoint",
-        "first_token",
-        "has_left",
-        "id",
-        "is_complete",
-        "model",
-        "path",
-        "started",
-        "status",
-        "usage",
-    )
-
     def __init__(self, request_id: str, path: str) -> None:
         self.id = request_id
         self.path = path
@@ -48,7 +35,6 @@ class Record:
         self.status: int | None = None
         self.usage: Usage | None = None
         self.has_left = False
-        self.is_complete = False
 
     @staticmethod
     def of(scope: Scope) -> Record:

@@ -79,7 +79,8 @@ def openai_routes(models: Sequence[Adapter], settings: Settings) -> APIRouter:
             encoder(frame),
             record,
             choices=frame.choices,
-            keep_alive=settings.keep_alive if body.stream else None,
+            is_stream=bool(body.stream),
+            keep_alive=settings.keep_alive,
         )
 
     return router

@@ -77,9 +77,14 @@ def _path(fault: ErrorDetails, body: object) -> list[str | int]:
     path: list[str | int] = []
     at: Any = body
     for step in fault["loc"]:
-        if (isinstance(at, dict) and step in at) or (isinstance(at, list) and isinstance(step, int) and step < len(at)):
-            path.append(step)
-            at = at[step]
+        match at:
+            case dict() if step in at:
+                at = at[step]
+            case list() if isinstance(step, int) and step < len(at):
+                at = at[step]
+            case _:
+                continue
+        path.append(step)
     match fault:
         case {"type": "missing", "loc": [*_, str(name)]}:
             path.append(name)
@@ -108,11 +113,8 @@ def _describe(faults: Sequence[ErrorDetails], param: str | None) -> tuple[str, s
             supported = context["expected"].replace(" or ", ", ")
             return "invalid_value", f"Invalid value for '{param}': {echo(got)}. Supported values are: {supported}."
         case "union_tag_invalid":
-            supported = context["expected_tags"]
-            return (
-                "invalid_value",
-                f"Invalid value for '{param}': {echo(context['tag'])}. Supported values are: {supported}.",
-            )
+            tag, supported = echo(context["tag"]), context["expected_tags"]
+            return "invalid_value", f"Invalid value for '{param}': {tag}. Supported values are: {supported}."
         case "less_than_equal" | "less_than" | "greater_than_equal" | "greater_than" as kind:
             return _out_of_range(kind, context, got, param)
         case "too_short" | "too_long" | "string_too_short" | "string_too_long" as kind:
@@ -129,14 +131,10 @@ def _out_of_range(kind: str, context: dict[str, Any], got: object, param: str | 
     sign = {"less_than_equal": "<=", "less_than": "<", "greater_than_equal": ">=", "greater_than": ">"}[kind]
     bound = next(iter(context.values()))
     number = "integer" if isinstance(bound, int) else "decimal"
-    code, side = (
-        ("above_max_value", "above maximum") if kind.startswith("less") else ("below_min_value", "below minimum")
-    )
-    return f"{number}_{code}", (
-        f"Invalid '{param}': {number} {side} value. Expected a value {sign} {bound:g}, but got {echo(got)} instead."
-        if isinstance(bound, float)
-        else f"Invalid '{param}': {number} {side} value. Expected a value {sign} {bound}, but got {echo(got)} instead."
-    )
+    end, side = ("above_max", "above maximum") if kind.startswith("less") else ("below_min", "below minimum")
+    wanted = f"{sign} {bound:g}" if isinstance(bound, float) else f"{sign} {bound}"
+    message = f"Invalid '{param}': {number} {side} value. Expected a value {wanted}, but got {echo(got)} instead."
+    return f"{number}_{end}_value", message
 
 
 def _wrong_length(kind: str, context: dict[str, Any], got: object, param: str | None) -> tuple[str, str]:
