@@ -17,7 +17,7 @@ from .network import to_transformers
 from .render import plain, render
 from .tokenizer import build
 
-VOCABULARY_SIZE = 4096
+VOCABULARY_SIZE = 6144
 TOKENIZER_EXAMPLES = 12000
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 

@@ -82,8 +82,8 @@ def pack(encoded: list[Encoded], rows: int, length: int, padding: int) -> Batch:
     return Batch(tokens, weights, examples)
 
 
-# Shapes of a batch in tokens a row, with the shortest example that goes into it and the share of the steps it gets.
-SHAPES = ((256, 0, 0.86), (512, 230, 0.125), (2048, 500, 0.015))
+# Shapes of a batch in tokens a row, the shortest example that a row begins with, and the share of the steps.
+SHAPES = ((256, 0, 0.81), (512, 230, 0.18), (2048, 500, 0.01))
 
 
 def make_batch(seed: str, sources: data.Sources, encoder: Encoder, size: int) -> Batch:
@@ -95,9 +95,9 @@ def make_batch(seed: str, sources: data.Sources, encoder: Encoder, size: int) ->
     used = [0] * rows
     misses = 0
     while misses < 12:
-        item = encoder.encode(data.make_long(random, sources) if length > 1000 else data.make(random, sources))
+        item = encoder.encode(data.make_long(random, sources) if length > 1000 and len(chosen) < 2 * rows else data.make(random, sources))
         tokens = len(item.tokens)
-        if tokens < shortest or tokens > length:
+        if tokens > length or (tokens < shortest and len(chosen) < rows):
             continue
         fitting = [row for row in range(rows) if used[row] + tokens <= length]
         if not fitting:

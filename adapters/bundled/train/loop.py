@@ -28,7 +28,7 @@ class Plan:
     steps: int | None = None
     batch_tokens: int = 8192
     seed: int = 1
-    checkpoint_minutes: float = 4.0
+    checkpoint_minutes: float = 5.0
     use_compiler: bool = True
 
 
@@ -60,13 +60,13 @@ class Run:
 
     def train(self) -> None:
         """Run to the end of the plan, from wherever the checkpoint left off."""
-        saved = time.monotonic()
+        saved = last = time.monotonic()
         for batch in self._batches():
             if self.done >= 1:
                 break
-            started = time.monotonic()
             value = self._train_step(batch)
-            self.seconds += time.monotonic() - started
+            last, before = time.monotonic(), last
+            self.seconds += last - before
             if self.step % 25 == 0:
                 self._log({"loss": round(value, 4), "rate": round(rate(self.step, self.done), 4)})
             if time.monotonic() - saved > 60 * self.plan.checkpoint_minutes:
@@ -124,7 +124,7 @@ class Run:
         random = Random("probes")
         probes = []
         for _, maker in data.MIXTURE:
-            for _ in range(24):
+            for _ in range(16):
                 item = self.encoder.encode(data.with_thinking(random, maker(random, self.sources), 0.0))
                 if item.skill != "document" and len(item.tokens) < 512:
                     probes.append(item)

@@ -25,13 +25,13 @@ RESPONSE_TEMPLATE: dict[str, Any] = {
     "defaults": {"role": "assistant"},
     "start_anchor": "<|im_start|>assistant\n",
     "fields": {
-        "thinking": {"open_pattern": r"<think>\n?", "close_pattern": r"\n?</think>\n*", "content": "text"},
+        "reasoning_content": {"open_pattern": r"<think>\n?", "close_pattern": r"\n?</think>\n*", "content": "text"},
         "tool_calls": {
             "open_pattern": r"\n?<tool_call>\s*",
             "close_pattern": r"\s*</tool_call>",
             "content": "json",
             "repeats": True,
-            "transform": "{type: 'function', function: @}",
+            "transform": {"type": "function", "function": "{content}"},
         },
         "content": {"close": ["<|im_end|>", "<|endoftext|>"], "content": "text"},
     },
