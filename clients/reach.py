@@ -9,7 +9,7 @@ from contextlib import suppress
 import httpx2
 import msgspec
 
-from ..adapters.base import ModelCard, ModelState
+from ..adapters.base import ModelCard, ModelState, Phase
 from ..adapters.errors import ModelUnavailable, Unauthorized
 from .console import Loading
 
@@ -17,10 +17,19 @@ SECONDS_TO_CONNECT = 5.0
 SECONDS_BETWEEN_LOOKS = 0.1
 
 
+class _Condition(msgspec.Struct, frozen=True):
+    """How a model is, as `/health` tells it."""
+
+    id: str
+    state: Phase
+    detail: str
+    progress: float | None
+
+
 class _Health(msgspec.Struct, frozen=True):
     """What of the body of `/health` is of use here."""
 
-    models: list[ModelCard]
+    models: list[_Condition]
 
 
 def served_models(url: str, api_key: str | None) -> list[str] | None:
@@ -62,5 +71,6 @@ def _cards(url: str) -> Sequence[ModelCard]:
     """The states of the models as `/health` tells them; none if it does not."""
     with suppress(httpx2.TransportError, msgspec.MsgspecError):
         response = httpx2.get(f"{url.removesuffix('/v1')}/health", timeout=SECONDS_TO_CONNECT)
-        return msgspec.json.decode(response.content, type=_Health).models
+        models = msgspec.json.decode(response.content, type=_Health).models
+        return [ModelCard(id=m.id, created=0, state=ModelState(m.state, m.detail, m.progress)) for m in models]
     return []

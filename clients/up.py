@@ -65,9 +65,9 @@ async def _serve(options: UpOptions, sockets: list[socket.socket], console: Cons
     stop = _told_to_stop(console, with_stdin=options.stop_with_stdin)
     _greet(options, sockets, console)
     async with AsyncExitStack() as opened:
-        # The engines import torch and load meanwhile; the HTTP server's own imports come after their start.
         adapters = [await opened.enter_async_context(TransformersAdapter(each)) for each in options.models]
-        server = _http_server(adapters, options)
+        # In a thread, because the engines start in this loop while fastapi is being imported.
+        server = await asyncio.to_thread(_http_server, adapters, options)
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets))
             loading = tasks.create_task(_load(adapters, console))

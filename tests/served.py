@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,8 @@ ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if name != "MODEL_COMPOSE_API_KEY"},
     "PYTHONPATH": str(ROOT / "typings"),
     "HF_HUB_OFFLINE": "1",
+    # Threads that wait for each other are slow beyond measure where the cores have other work as well.
+    "OMP_NUM_THREADS": "1",
 }
 SECONDS_TO_START = 50
 
@@ -49,10 +52,17 @@ class Served:
     def health(self) -> httpx2.Response:
         return httpx2.get(f"{self.url}/health", timeout=10)
 
-    def model(self, name: str = "bundled") -> dict[str, Any]:
-        """What `/health` says of a model."""
+    def state(self, name: str = "bundled") -> str:
+        """What `/health` says that a model does."""
         models: list[dict[str, Any]] = self.health().json()["models"]
-        return next(model for model in models if model["id"] == name)
+        return str(next(model["state"] for model in models if model["id"] == name))
+
+    def count(self, name: str) -> int:
+        """One of the engine's counters (`ModelCounters`) of the bundled model, as `/metrics` has it."""
+        text = httpx2.get(f"{self.url}/metrics", timeout=10).text
+        found = re.search(rf'^modelcompose_model_{name}(?:_total)?{{model="bundled"}} ([0-9.e+]+)$', text, re.MULTILINE)
+        assert found, text
+        return int(float(found[1]))
 
     def wait_until_ready(self) -> None:
         self.wait_for_answer(until_status=200)
