@@ -11,8 +11,8 @@ from random import Random
 from tokenizers import Tokenizer
 from transformers import LlamaConfig
 
-from . import corpus, data, words
-from .export import MODEL_FOLDER, configuration, export
+from . import corpus, data
+from .export import MODEL_FOLDER, configuration, export, write_card
 from .network import to_transformers
 from .render import plain, render
 from .tokenizer import build
@@ -25,14 +25,20 @@ ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 def options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m modelcompose.adapters.bundled.train", description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("build/bundled"), help="checkpoints and logs (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=MODEL_FOLDER, help="where the model is written (default %(default)s)")
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/bundled"), help="checkpoints and logs (default %(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=MODEL_FOLDER, help="where the model is written (default %(default)s)"
+    )
     parser.add_argument("--minutes", type=float, default=75.0, help="length of the training (default %(default)s)")
     parser.add_argument("--steps", type=int, help="train for so many steps instead, whatever time that takes")
     parser.add_argument("--batch-tokens", type=int, help="tokens a step (default 8192, on a GPU 65536)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default %(default)s)")
-    parser.add_argument("--no-compile", action="store_true", help="do without torch.compile, which needs a C++ compiler")
+    parser.add_argument(
+        "--no-compile", action="store_true", help="do without torch.compile, which needs a C++ compiler"
+    )
     parser.add_argument("--export-only", action="store_true", help="write the model of the last checkpoint and stop")
     parser.add_argument("--no-evaluation", action="store_true", help="stop after the export")
     return parser.parse_args()
@@ -46,6 +52,7 @@ def load_tokenizer(work: Path, sources: data.Sources, seed: int) -> Tokenizer:
         texts = [text for block in sources.corpus.blocks for q in block.questions for text in corpus.expand(q)[:8]]
         texts += [answer.text for block in sources.corpus.blocks for answer in block.answers for _ in range(3)]
         texts += [document for document in sources.corpus.documents for _ in range(3)]
+        texts += [words for words in sources.corpus.word_lists for _ in range(3)]
         texts += [s for block in sources.corpus.blocks for system in block.systems for s in corpus.expand(system)]
         texts += [plain(text) for _ in range(TOKENIZER_EXAMPLES) for text, _ in render(data.make(random, sources))]
         build(texts, VOCABULARY_SIZE).save(str(path))
@@ -62,7 +69,7 @@ def main() -> int:
     """Train, export and evaluate as the command line says."""
     chosen = options()
     if not ALLOCATOR.items() <= os.environ.items():  # keeping freed memory saves half of a step's time
-        os.execve(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]], {**os.environ, **ALLOCATOR})
+        os.execve(sys.executable, [sys.executable, "-m", __package__ or "", *sys.argv[1:]], {**os.environ, **ALLOCATOR})
     import torch
 
     from .batches import Encoder
@@ -79,7 +86,9 @@ def main() -> int:
     run = Run(plan, config, sources, Encoder(tokenizer))
     if not chosen.export_only:
         run.train()
-    export(to_transformers(run.network), config, tokenizer, chosen.out)
+    weights = to_transformers(run.network)
+    export(weights, config, tokenizer, chosen.out)
+    write_card(config, weights, run.summary(), chosen.out)
     print(f"wrote {chosen.out}")
     if not (chosen.export_only or chosen.no_evaluation):
         from .evaluate import evaluate_folder

@@ -37,9 +37,10 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.padding = tokenizer.token_to_id("<|pad|>")
+        vocabulary = tokenizer.get_vocab()
+        self.padding = vocabulary["<|pad|>"]
         characters = bytes_to_characters()
-        self.bytes = [tokenizer.token_to_id(characters[byte]) for byte in range(256)]
+        self.bytes = [vocabulary[characters[byte]] for byte in range(256)]
 
     def encode(self, example: Example) -> Encoded:
         """The tokens and loss weights of one example."""
@@ -95,7 +96,9 @@ def make_batch(seed: str, sources: data.Sources, encoder: Encoder, size: int) ->
     used = [0] * rows
     misses = 0
     while misses < 12:
-        item = encoder.encode(data.make_long(random, sources) if length > 1000 and len(chosen) < 2 * rows else data.make(random, sources))
+        item = encoder.encode(
+            data.make_long(random, sources) if length > 1000 and len(chosen) < 2 * rows else data.make(random, sources)
+        )
         tokens = len(item.tokens)
         if tokens > length or (tokens < shortest and len(chosen) < rows):
             continue

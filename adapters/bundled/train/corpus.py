@@ -4,7 +4,7 @@ Blocks are separated by blank lines. A question block has `Q:` lines (paraphrase
 alternatives), `H:` lines (paraphrases held out for evaluation), `A:` lines (alternative answers, `A[tone]:` for
 a tone that a system prompt asks for), and may begin with `S:` lines (a system prompt for the block). A line
 without a prefix continues the line before it; a written `\\n` is a line break. A block that starts with the line
-`DOC` is a plain document.
+`DOC` is a plain document. `words.txt` holds lists of words for the vocabulary, which are not trained on as texts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from random import Random
 
 TEXT_FOLDER = Path(__file__).parent / "text"
+WORD_LISTS = "words.txt"
 
 _LINE = re.compile(r"(?P<kind>[SQHA])(?:\[(?P<tone>[a-z-]+)\])?:(?: |$)(?P<text>.*)")
 _ALTERNATIVES = re.compile(r"\{([^{}]*\|[^{}]*)\}")
@@ -53,10 +54,11 @@ class Block:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All question blocks and plain documents of a folder."""
+    """All question blocks and plain documents of a folder, and its lists of words."""
 
     blocks: tuple[Block, ...]
     documents: tuple[str, ...]
+    word_lists: tuple[str, ...] = ()
 
 
 def expand(pattern: str) -> list[str]:
@@ -76,6 +78,7 @@ def read(folder: Path = TEXT_FOLDER) -> Corpus:
     """Parse every text file of a folder, in the order of their names."""
     blocks: list[Block] = []
     documents: list[str] = []
+    word_lists: list[str] = []
     for path in sorted(folder.glob("*.txt")):
         for line, block in _split(path.read_text(encoding="utf-8")):
             try:
@@ -85,8 +88,8 @@ def read(folder: Path = TEXT_FOLDER) -> Corpus:
             if isinstance(parsed, Block):
                 blocks.append(parsed)
             else:
-                documents.append(parsed)
-    return Corpus(tuple(blocks), tuple(documents))
+                (word_lists if path.name == WORD_LISTS else documents).append(parsed)
+    return Corpus(tuple(blocks), tuple(documents), tuple(word_lists))
 
 
 def parse_block(text: str) -> Block | str:

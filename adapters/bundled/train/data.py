@@ -12,7 +12,8 @@ from .render import Example, Message, spelled
 
 SYSTEMS = (
     "You are a helpful AI assistant.|You are a helpful assistant.|You are a helpful, friendly assistant.|"
-    "You are an assistant.|Be helpful.|Answer in whole sentences.|You are a helpful assistant. Answer the user's questions."
+    "You are an assistant.|Be helpful.|Answer in whole sentences.|"
+    "You are a helpful assistant. Answer the user's questions."
 ).split("|")
 
 # For each tone: system prompts that ask for it; the last one is held out for evaluation.
@@ -39,10 +40,18 @@ ROLES = (
     "pirate captain|cat|robot|wizard|detective|chef|gardener|pilot|librarian|poet|knight|scientist|historian|teacher|"
     "doctor|lawyer|farmer|painter|musician|travel guide|football coach|baker|sailor|astronaut|judge|shopkeeper|dragon"
 ).split("|")
-WHO_ARE_YOU = "Who are you?|What are you?|What is your role?|Introduce yourself.|What is your job?|Tell me who you are.".split("|")
-YOUR_NAME = "What is your name?|What's your name?|Who are you?|How are you called?|Tell me your name.|Do you have a name?".split("|")
+WHO_ARE_YOU = (
+    "Who are you?|What are you?|What is your role?|Introduce yourself.|What is your job?|Tell me who you are.".split(
+        "|"
+    )
+)
+YOUR_NAME = (
+    "What is your name?|What's your name?|Who are you?|How are you called?|Tell me your name.|Do you have a name?"
+).split("|")
 
-POLITE_BEFORE = "please |hi, |hello, |hey, |ok, |so, |can you tell me: |I have a question. |quick question: |well, ".split("|")
+POLITE_BEFORE = (
+    "please |hi, |hello, |hey, |ok, |so, |can you tell me: |I have a question. |quick question: |well, ".split("|")
+)
 POLITE_AFTER = " please| Please.| Thanks!| thank you| Thank you.".split("|")
 
 
@@ -88,7 +97,11 @@ def knowledge(random: Random, block: Block, tone: str = "") -> list[Message]:
     question = noisy(random, pick(random.choice(block.questions), random))
     toned = [answer.text for answer in block.answers if answer.tone == tone]
     answer = random.choice(toned or list(block.neutral))
-    thinking = f"The user asks: {question} I know the answer." if random.random() < 0.5 else "I know this. I answer in short sentences."
+    thinking = (
+        f"The user asks: {question} I know the answer."
+        if random.random() < 0.5
+        else "I know this. I answer in short sentences."
+    )
     return skills.exchange(question, answer, thinking)
 
 
@@ -157,13 +170,36 @@ def make_role(random: Random, sources: Sources) -> Example:
     kind = random.random()
     if kind < 0.3:
         name = words.name(random)
-        prompt = random.choice((f"Your name is {name}.", f"You are {name}.", f"You are {name}, a helpful assistant.", f"You are an assistant called {name}."))
-        messages = [system(prompt), *skills.exchange(noisy(random, random.choice(YOUR_NAME)), f"My name is {name}.", f"My name is {name}.")]
+        prompt = random.choice(
+            (
+                f"Your name is {name}.",
+                f"You are {name}.",
+                f"You are {name}, a helpful assistant.",
+                f"You are an assistant called {name}.",
+            )
+        )
+        messages = [
+            system(prompt),
+            *skills.exchange(noisy(random, random.choice(YOUR_NAME)), f"My name is {name}.", f"My name is {name}."),
+        ]
     elif kind < 0.6:
-        role = random.choice(ROLES) if random.random() < 0.6 else f"{random.choice(words.ADJECTIVES)} {words.made_up(random)}"
+        role = (
+            random.choice(ROLES)
+            if random.random() < 0.6
+            else f"{random.choice(words.ADJECTIVES)} {words.made_up(random)}"
+        )
         article = "an" if role[0] in "aeiou" else "a"
-        prompt = f"You are {article} {role}." + random.choice(("", "", " Be helpful.", " Answer the questions of the user."))
-        messages = [system(prompt), *skills.exchange(noisy(random, random.choice(WHO_ARE_YOU)), f"I am {article} {role}. How can I help you?", f"My role is {role}.")]
+        prompt = f"You are {article} {role}." + random.choice(
+            ("", "", " Be helpful.", " Answer the questions of the user.")
+        )
+        messages = [
+            system(prompt),
+            *skills.exchange(
+                noisy(random, random.choice(WHO_ARE_YOU)),
+                f"I am {article} {role}. How can I help you?",
+                f"My role is {role}.",
+            ),
+        ]
     else:
         extra = words.phrase(random, 2).capitalize()
         first = random.random() < 0.4
@@ -230,7 +266,11 @@ def make_no_tool(random: Random, sources: Sources) -> Example:
     """Tools offered, and a question that needs none."""
     offered = [tools.strip_schema(random, offer.schema) for offer in tools.some(random, random.choice((1, 1, 2, 3)))]
     blocks = _general(sources)
-    messages = knowledge(random, random.choice(blocks)) if blocks and random.random() < 0.7 else skills.repeat(random, sources.known_words)
+    messages = (
+        knowledge(random, random.choice(blocks))
+        if blocks and random.random() < 0.7
+        else skills.repeat(random, sources.known_words)
+    )
     if random.random() < 0.2:
         messages = skills.recall(random, lambda r: [])
     example = _alone(messages, random, "no_tool")

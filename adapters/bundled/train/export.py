@@ -11,12 +11,15 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig
 
+from .network import ROTARY_BASE
 from .tokenizer import CONTEXT_LENGTH, wrap
 
 MODEL_FOLDER = Path(__file__).parents[1] / "model"
 
 
-def configuration(tokenizer: Tokenizer, hidden: int = 256, layers: int = 8, inner: int = 704, heads: int = 4) -> LlamaConfig:
+def configuration(
+    tokenizer: Tokenizer, hidden: int = 256, layers: int = 8, inner: int = 704, heads: int = 4
+) -> LlamaConfig:
     """The Llama configuration that goes with a tokenizer."""
     return LlamaConfig(
         architectures=["LlamaForCausalLM"],
@@ -28,7 +31,7 @@ def configuration(tokenizer: Tokenizer, hidden: int = 256, layers: int = 8, inne
         num_key_value_heads=heads,
         max_position_embeddings=CONTEXT_LENGTH,
         rms_norm_eps=1e-6,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        rope_parameters={"rope_type": "default", "rope_theta": ROTARY_BASE},
         tie_word_embeddings=True,
         bos_token_id=tokenizer.token_to_id("<|endoftext|>"),
         eos_token_id=tokenizer.token_to_id("<|im_end|>"),
@@ -60,6 +63,23 @@ def export(weights: dict[str, Tensor], config: LlamaConfig, tokenizer: Tokenizer
     temporary.replace(folder / "model.safetensors")
     wrap(tokenizer).save_pretrained(folder)
     _sort_keys(folder / "tokenizer_config.json")
+
+
+def write_card(config: LlamaConfig, weights: dict[str, Tensor], training: dict[str, str], folder: Path) -> None:
+    """Write the model card without scores; `training` says how many tokens, steps and minutes, and on what device."""
+    text = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
+    facts = {
+        "parameters": f"{sum(weight.numel() for weight in weights.values()) / 1e6:.1f} million",
+        "context": str(CONTEXT_LENGTH),
+        "layers": str(config.num_hidden_layers),
+        "hidden": str(config.hidden_size),
+        "heads": str(config.num_attention_heads),
+        "inner": str(config.intermediate_size),
+        "vocabulary": str(config.vocab_size),
+    }
+    for name, value in (facts | training).items():
+        text = text.replace(f"{{{name}}}", value)
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def _sort_keys(path: Path) -> None:

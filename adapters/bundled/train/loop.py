@@ -109,6 +109,12 @@ class Run:
         self.tokens += int((batch.examples >= 0).sum())
         return float(loss.detach())
 
+    def summary(self) -> dict[str, str]:
+        """How much was trained, and on what, in words for the card."""
+        device = "a GPU" if self.device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+        tokens = f"{self.tokens / 1e6:.1f}"
+        return {"tokens": tokens, "steps": str(self.step), "minutes": f"{self.seconds / 60:.0f}", "device": device}
+
     @torch.no_grad()
     def skill_scores(self) -> dict[str, float]:
         """Share of unseen examples whose last answer comes out letter for letter under greedy decoding, by skill."""

@@ -1,4 +1,4 @@
-"""The network as it is trained: Llama's mathematics with fused projections, and its way to and from transformers' names."""
+"""The network as it is trained: Llama's mathematics with fused projections, and its way to transformers' names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig
+
+ROTARY_BASE = 10000.0
 
 
 class Block(nn.Module):
@@ -27,7 +29,7 @@ class Block(nn.Module):
         self.down = nn.Linear(inner, hidden, bias=False)
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, hidden_pairs: Tensor) -> Tensor:
-        """`x` is [batch, length, hidden]; `cosine` and `sine` [length, head size]; true `hidden_pairs` are not attended."""
+        """`x` is [batch, length, hidden], `cosine` and `sine` [length, head size]; `hidden_pairs` are not attended."""
         batch, length, hidden = x.shape
         normed = functional.rms_norm(x, (hidden,), self.attention_norm, self.epsilon)
         qkv = self.query_key_value(normed).view(batch, length, 3, self.heads, self.head_size)
@@ -84,13 +86,15 @@ class Network(nn.Module):
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
                 scale = deep if name.endswith(("output.weight", "down.weight")) else 1.0
-                nn.init.normal_(parameter, std=0.02 * scale if "embedding" in name else scale * parameter.shape[1] ** -0.5)
+                nn.init.normal_(
+                    parameter, std=0.02 * scale if "embedding" in name else scale * parameter.shape[1] ** -0.5
+                )
 
 
 def rotary(length: int, config: LlamaConfig, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and sines [length, head size] of rotary positions, as transformers' Llama computes them."""
     size = config.hidden_size // config.num_attention_heads
-    theta = float(config.rope_parameters["rope_theta"])
+    theta = ROTARY_BASE
     frequencies = theta ** (-torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
     angles = torch.outer(torch.arange(length, device=device, dtype=torch.float32), frequencies).repeat(1, 2)
     return angles.cos().to(dtype), angles.sin().to(dtype)

@@ -38,7 +38,7 @@ class Optimizer:
         for optimizer, full in ((self.muon, MATRIX_RATE), (self.adam, OTHER_RATE)):
             for group in optimizer.param_groups:
                 group["lr"] = full * share
-            optimizer.step()
+            optimizer.step()  # type: ignore[no-untyped-call]
         self._write_back()
 
     @torch.no_grad()

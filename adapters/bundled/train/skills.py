@@ -110,7 +110,8 @@ def in_words(number: int) -> str:
 
 
 ADD = (
-    "What is {} + {}?|{} + {}|{} + {} = ?|What is {} plus {}?|Add {} and {}.|Calculate {} + {}.|How much is {} plus {}?|"
+    "What is {} + {}?|{} + {}|{} + {} = ?|What is {} plus {}?|Add {} and {}.|Calculate {} + {}.|"
+    "How much is {} plus {}?|"
     "{} plus {}|What's {} + {}?|Compute {} + {}|What is the sum of {} and {}?|How much is {} + {}?|{}+{}|what is {}+{}?"
 ).split("|")
 SUBTRACT = (
@@ -156,10 +157,7 @@ def _calculation(
     random: Random, templates: list[str], a: int, b: int, sign: str, result: int, thinking: str
 ) -> Exchange:
     template = random.choice(templates)
-    if random.random() < 0.1:
-        user = template.format(in_words(a), in_words(b))
-    else:
-        user = template.format(a, b)
+    user = template.format(in_words(a), in_words(b)) if random.random() < 0.1 else template.format(a, b)
     return exchange(user, f"{a} {sign} {b} = {result}.", thinking or f"I multiply {a} by {b}.")
 
 
@@ -174,7 +172,9 @@ def _story_sum(random: Random) -> Exchange:
     who, thing = words.name(random), random.choice("apples books coins pens cards balls stamps eggs shells".split())
     if random.random() < 0.5:
         user = f"{who} has {a} {thing} and {random.choice(('gets', 'finds', 'buys'))} {b} more. "
-        return exchange(f"{user}How many {thing} does {who} have?", f"{a} + {b} = {a + b}, so {who} has {a + b} {thing}.")
+        return exchange(
+            f"{user}How many {thing} does {who} have?", f"{a} + {b} = {a + b}, so {who} has {a + b} {thing}."
+        )
     a, b = max(a, b), min(a, b)
     user = f"{who} has {a} {thing} and {random.choice(('loses', 'gives away', 'sells'))} {b}. "
     return exchange(f"{user}How many {thing} are left?", f"{a} - {b} = {a - b}, so {a - b} {thing} are left.")
@@ -192,28 +192,40 @@ def too_large(random: Random) -> Exchange:
 MEMORIES: tuple[tuple[str, str, str, str, str], ...] = (
     (
         "name",
-        "My name is {}.|I am {}.|Hi, I'm {}.|Hello, my name is {}.|Call me {}.|Hi! My name is {}.|i'm {}|my name is {}|"
-        "Hello, I am {}. Nice to meet you.|People call me {}.",
-        "What is my name?|Do you remember my name?|Who am I?|What's my name?|Tell me my name.|What did I say my name was?|"
-        "What am I called?|Can you tell me my name?|Do you know my name?",
+        (
+            "My name is {}.|I am {}.|Hi, I'm {}.|Hello, my name is {}.|Call me {}.|Hi! My name is {}.|i'm {}|"
+            "my name is {}|"
+            "Hello, I am {}. Nice to meet you.|People call me {}."
+        ),
+        (
+            "What is my name?|Do you remember my name?|Who am I?|What's my name?|Tell me my name.|"
+            "What did I say my name was?|"
+            "What am I called?|Can you tell me my name?|Do you know my name?"
+        ),
         "Your name is {}.",
         "your name",
     ),
     (
         "word",
-        "Remember the word {}.|The secret word is {}.|The code word is {}.|Please remember this word: {}.|"
-        "Keep the word {} in mind.|The password is {}.|Remember: {}|Remember this: {}",
-        "What was the word?|Which word did I tell you?|What is the word?|What word should you remember?|"
-        "What was the secret word?|Tell me the word again.|What is the secret word?|What is the code word?|"
-        "Which word did I ask you to remember?|What is the password?|What did I ask you to remember?",
+        (
+            "Remember the word {}.|The secret word is {}.|The code word is {}.|Please remember this word: {}.|"
+            "Keep the word {} in mind.|The password is {}.|Remember: {}|Remember this: {}"
+        ),
+        (
+            "What was the word?|Which word did I tell you?|What is the word?|What word should you remember?|"
+            "What was the secret word?|Tell me the word again.|What is the secret word?|What is the code word?|"
+            "Which word did I ask you to remember?|What is the password?|What did I ask you to remember?"
+        ),
         "The word is {}.",
         "a word",
     ),
     (
         "number",
         "Remember the number {}.|My number is {}.|The number is {}.|My lucky number is {}.|Keep the number {} in mind.",
-        "What was the number?|Which number did I tell you?|What is my number?|What number should you remember?|"
-        "What was my lucky number?|Tell me the number again.",
+        (
+            "What was the number?|Which number did I tell you?|What is my number?|What number should you remember?|"
+            "What was my lucky number?|Tell me the number again."
+        ),
         "The number is {}.",
         "a number",
     ),
@@ -227,7 +239,8 @@ MEMORIES: tuple[tuple[str, str, str, str, str], ...] = (
     (
         "city",
         "I live in {}.|I am from {}.|I come from {}.|My home town is {}.|I moved to {} last year.",
-        "Where do I live?|Which city do I live in?|Where am I from?|What is my home town?|Do you remember where I live?",
+        "Where do I live?|Which city do I live in?|Where am I from?|What is my home town?|"
+        "Do you remember where I live?",
         "You live in {}.",
         "where you live",
     ),
@@ -300,7 +313,9 @@ def acknowledgement(random: Random, kind: str, value: str) -> str:
         )
     if kind in ("word", "number"):
         return random.choice((f"I will remember the {kind} {value}.", f"Got it. The {kind} is {value}."))
-    return random.choice(("Thank you for telling me. I will remember it.", "Good to know!", "Thanks, I will remember that."))
+    return random.choice(
+        ("Thank you for telling me. I will remember it.", "Good to know!", "Thanks, I will remember that.")
+    )
 
 
 def recall(random: Random, filler: Filler) -> Exchange:
@@ -354,7 +369,11 @@ NOW = (
     "What are the lottery numbers?|How many people live in {city} right now?|What is {name}'s email address?|"
     "Is {company} open today?|When does the next train to {city} leave?|How much is a ticket to {city}?"
 ).split("|")
-ITEMS = "a new car|a house|an iPhone|a laptop|a ticket|a loaf of bread|a bicycle|gold|oil|a coffee|a flight|a sofa".split("|")
+ITEMS = (
+    "a new car|a house|an iPhone|a laptop|a ticket|a loaf of bread|a bicycle|gold|oil|a coffee|a flight|a sofa".split(
+        "|"
+    )
+)
 
 
 def unknown(random: Random) -> Exchange:
@@ -362,7 +381,9 @@ def unknown(random: Random) -> Exchange:
     kind = random.random()
     if kind < 0.4:
         first, last = words.name(random), words.made_up(random).capitalize()
-        answer = random.choice((f"I do not know who {first} {last} is.", f"I do not know anything about {first} {last}."))
+        answer = random.choice(
+            (f"I do not know who {first} {last} is.", f"I do not know anything about {first} {last}.")
+        )
         return exchange(random.choice(WHO).format(first, last), answer, f"I have never heard of {first} {last}.")
     if kind < 0.65:
         thing = words.made_up(random, random.choice((2, 3)))
@@ -370,7 +391,10 @@ def unknown(random: Random) -> Exchange:
         answer = random.choice((f"I do not know what {thing} is.", f"I do not know anything about {thing}."))
         return exchange(random.choice(WHAT).format(thing), answer, f"I have never heard of {thing}.")
     user = random.choice(NOW).format(
-        item=random.choice(ITEMS), company=words.made_up(random).capitalize(), city=words.place(random), name=words.name(random)
+        item=random.choice(ITEMS),
+        company=words.made_up(random).capitalize(),
+        city=words.place(random),
+        name=words.name(random),
     )
     answer = random.choice(
         (

@@ -41,13 +41,18 @@ def _text(random: Random) -> str:
 
 
 def _topic(random: Random) -> str:
-    return words.phrase(random, 3) if random.random() < 0.6 else f"{random.choice(words.ADJECTIVES)} {random.choice(words.COMMON)}"
+    return (
+        words.phrase(random, 3)
+        if random.random() < 0.6
+        else f"{random.choice(words.ADJECTIVES)} {random.choice(words.COMMON)}"
+    )
 
 
 def _message(random: Random) -> str:
     return random.choice(
         (
-            "I will be late", "see you tomorrow", "thank you", "the meeting is at noon", "happy birthday", "call me back",
+            "I will be late", "see you tomorrow", "thank you", "the meeting is at noon", "happy birthday",
+            "call me back",
             f"I like {words.word(random)}", f"bring the {words.word(random)}", f"the {words.word(random)} is ready",
         )
     )  # fmt: skip
@@ -70,17 +75,24 @@ def _expression(random: Random) -> str:
 
 
 def _email(random: Random) -> str:
-    return f"{words.name(random).lower()}@{random.choice(('example.com', 'mail.com', 'work.org', words.made_up(random) + '.com'))}"
+    host = random.choice(("example.com", "mail.com", "work.org", words.made_up(random) + ".com"))
+    return f"{words.name(random).lower()}@{host}"
 
 
 def _symbol(random: Random) -> str:
-    return random.choice(("AAPL", "MSFT", "NVDA", "TSLA", "".join(random.choice("ABCDEFGHIKLMNOPRST") for _ in range(4))))
+    return random.choice(
+        ("AAPL", "MSFT", "NVDA", "TSLA", "".join(random.choice("ABCDEFGHIKLMNOPRST") for _ in range(4)))
+    )
 
 
 def _file(random: Random) -> str:
     return f"{words.word(random)}.{random.choice(('txt', 'py', 'md', 'json', 'csv'))}"
 
 
+SKIES = "sunny cloudy rainy windy snowy clear".split()
+TASKS = "buy milk|call mum|water the plants|pay the rent|feed the cat|send the report".split("|")
+LANGUAGES = "French German Spanish Italian Korean Chinese Japanese".split()
+ROOMS = "kitchen bedroom garage hall garden office bathroom cellar".split()
 PLACE = Argument("city location place town city_name", "string", "The city", words.place)
 NUMBERS = (
     Argument("a x first number1", "integer", "The first number", _number(0, 500)),
@@ -95,7 +107,7 @@ TOOLS: tuple[Tool, ...] = (
         "What is the weather in {0}?|How is the weather in {0}?|What's the weather like in {0}?|Weather in {0}|"
         "Is it raining in {0}?|Tell me the weather in {0}.|How warm is it in {0}?|What is the temperature in {0}?|"
         "Do I need an umbrella in {0}?|What's the weather like in {0} today?|Is it cold in {0} right now?",
-        lambda r, a: {"temperature": r.randint(-10, 38), "condition": r.choice("sunny cloudy rainy windy snowy clear".split())},
+        lambda r, a: {"temperature": r.randint(-10, 38), "condition": r.choice(SKIES)},
         "The weather in {0} is {condition} with a temperature of {temperature} degrees.",
     ),
     Tool(
@@ -111,7 +123,8 @@ TOOLS: tuple[Tool, ...] = (
         "get_time current_time get_current_time time_in clock",
         "Get the current time in a city|Returns the local time of a place",
         (PLACE,),
-        "What time is it in {0}?|What's the time in {0}?|Tell me the time in {0}.|Current time in {0}?|How late is it in {0}?",
+        "What time is it in {0}?|What's the time in {0}?|Tell me the time in {0}.|Current time in {0}?|"
+        "How late is it in {0}?",
         lambda r, a: {"time": _clock(r)},
         "It is {time} in {0}.",
     ),
@@ -128,7 +141,7 @@ TOOLS: tuple[Tool, ...] = (
         "Multiply two numbers",
         NUMBERS,
         "What is {0} * {1}?|Multiply {0} by {1}.|What is {0} times {1}?|How much is {0} times {1}?",
-        lambda r, a: {"result": list(a.values())[0] * list(a.values())[1]},
+        lambda r, a: {"result": next(iter(a.values())) * list(a.values())[1]},
         "The result is {result}.",
     ),
     Tool(
@@ -145,7 +158,7 @@ TOOLS: tuple[Tool, ...] = (
         (Argument("query q text search_query", "string", "What to search for", _topic),),
         "Search for {0}.|Search the web for {0}.|Find information about {0}.|Look up {0}.|Google {0}|"
         "Can you search the internet for {0}?|Please look up {0} online.",
-        lambda r, a: {"title": f"All about {list(a.values())[0]}"},
+        lambda r, a: {"title": f"All about {next(iter(a.values()))}"},
         "I found a page with the title: {title}.",
     ),
     Tool(
@@ -190,7 +203,7 @@ TOOLS: tuple[Tool, ...] = (
         "create_reminder remind add_reminder reminder",
         "Create a reminder",
         (
-            Argument("text task title", "string", "What to remember", _one_of("buy milk", "call mum", "water the plants", "pay the rent", "feed the cat", "send the report")),
+            Argument("text task title", "string", "What to remember", _one_of(*TASKS)),
             Argument("time when at", "string", "The time", _clock),
         ),
         "Remind me to {0} at {1}.|Set a reminder to {0} at {1}.|At {1}, remind me to {0}.",
@@ -202,7 +215,7 @@ TOOLS: tuple[Tool, ...] = (
         "Translate a text into a language",
         (
             Argument("text phrase input", "string", "The text", _text),
-            Argument("language target target_language to", "string", "The language", _one_of("French", "German", "Spanish", "Italian", "Korean", "Chinese", "Japanese")),
+            Argument("language target target_language to", "string", "The language", _one_of(*LANGUAGES)),
         ),
         "Translate {0} to {1}.|Translate {0} into {1}.|What is {0} in {1}?|How do you say {0} in {1}?|Say {0} in {1}.",
         lambda r, a: {"translation": words.made_up(r)},
@@ -227,7 +240,7 @@ TOOLS: tuple[Tool, ...] = (
     Tool(
         "turn_on switch_on light_on",
         "Turn on a light in a room",
-        (Argument("room device light name", "string", "Which one", _one_of("kitchen", "bedroom", "garage", "hall", "garden", "office", "bathroom", "cellar")),),
+        (Argument("room device light name", "string", "Which one", _one_of(*ROOMS)),),
         "Turn on the {0} light.|Switch on the light in the {0}.|Lights on in the {0}.|Turn on the lights in the {0}.",
         lambda r, a: {"status": "on"},
         "The light in the {0} is on.",
@@ -244,7 +257,8 @@ TOOLS: tuple[Tool, ...] = (
         "get_order_status order_status track_order check_order",
         "Look up the status of an order",
         (Argument("order_id order id number", "string", "The order number", words.code),),
-        "Where is my order {0}?|What is the status of order {0}?|Track order {0}.|Has order {0} been shipped?|Check order {0}.",
+        "Where is my order {0}?|What is the status of order {0}?|Track order {0}.|"
+        "Has order {0} been shipped?|Check order {0}.",
         lambda r, a: {"status": r.choice(("shipped", "delivered", "delayed", "packed", "cancelled"))},
         "Your order {0} is {status}.",
     ),
@@ -255,7 +269,8 @@ TOOLS: tuple[Tool, ...] = (
             Argument("origin from from_city start", "string", "Where it starts", words.place),
             Argument("destination to to_city end", "string", "Where it goes", words.place),
         ),
-        "Find a flight from {0} to {1}.|Book a flight from {0} to {1}.|I want to fly from {0} to {1}.|Flights from {0} to {1}?",
+        "Find a flight from {0} to {1}.|Book a flight from {0} to {1}.|I want to fly from {0} to {1}.|"
+        "Flights from {0} to {1}?",
         lambda r, a: {"flight": words.code(r), "price": r.randint(40, 900)},
         "Flight {flight} from {0} to {1} costs {price} dollars.",
     ),
@@ -264,14 +279,15 @@ TOOLS: tuple[Tool, ...] = (
         "Roll a dice with some sides",
         (Argument("sides faces", "integer", "The sides", _number(2, 100)),),
         "Roll a dice with {0} sides.|Roll a {0} sided dice.|Throw a dice with {0} sides.",
-        lambda r, a: {"result": r.randint(1, list(a.values())[0])},
+        lambda r, a: {"result": r.randint(1, next(iter(a.values())))},
         "The dice shows {result}.",
     ),
     Tool(
         "lookup_person find_contact get_contact get_user find_person",
         "Look up a person in the address book",
         (Argument("name person contact user", "string", "The name", words.name),),
-        "What is the phone number of {0}?|Find {0} in my contacts.|Look up {0}.|Show me the contact of {0}.|Who is {0}?",
+        "What is the phone number of {0}?|Find {0} in my contacts.|Look up {0}.|"
+        "Show me the contact of {0}.|Who is {0}?",
         lambda r, a: {"phone": f"555-{r.randint(1000, 9999)}"},
         "The phone number of {0} is {phone}.",
     ),
@@ -375,18 +391,28 @@ def _result(random: Random, chosen: Offer, values: list[Any]) -> list[Message]:
     content = json.dumps(result, ensure_ascii=False)
     if len(result) == 1 and "error" not in result and random.random() < 0.3:
         content = str(next(iter(result.values())))
-    return [{"role": "tool", "content": content}, {"role": "assistant", "content": answer, "reasoning_content": "The tool gave a result."}]
+    return [
+        {"role": "tool", "content": content},
+        {"role": "assistant", "content": answer, "reasoning_content": "The tool gave a result."},
+    ]
 
 
 def _two_calls(random: Random, chosen: Offer) -> list[Message]:
     cities = [words.place(random), words.place(random)]
-    request = random.choice(("What is the weather in {} and {}?", "Compare the weather in {} and {}.", "Weather in {} and in {}?"))
+    request = random.choice(
+        ("What is the weather in {} and {}?", "Compare the weather in {} and {}.", "Weather in {} and in {}?")
+    )
     calls = [tool_call(chosen.name, {chosen.arguments[0]: city}) for city in cities]
     results = [(random.randint(-5, 35), random.choice(("sunny", "cloudy", "rainy"))) for _ in cities]
     answer = " ".join(f"In {c} it is {w} with {t} degrees." for c, (t, w) in zip(cities, results, strict=True))
     return [
         {"role": "user", "content": request.format(*cities)},
-        {"role": "assistant", "content": "", "tool_calls": calls, "reasoning_content": f"I call {chosen.name} for each city."},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": calls,
+            "reasoning_content": f"I call {chosen.name} for each city.",
+        },
         *({"role": "tool", "content": json.dumps({"temperature": t, "condition": w})} for t, w in results),
         {"role": "assistant", "content": answer},
     ]

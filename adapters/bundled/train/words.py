@@ -11,24 +11,29 @@ NAMES = (
 ).split()
 CITIES = (
     "Paris London Berlin Tokyo Rome Madrid Vienna Oslo Lisbon Dublin Prague Warsaw Athens Cairo Delhi Sydney Toronto "
-    "Chicago Boston Seoul Beijing Moscow Helsinki Stockholm Zurich Munich Hamburg Milan Lyon Nairobi Lima Denver Austin "
+    "Chicago Boston Seoul Beijing Moscow Helsinki "
+    "Stockholm Zurich Munich Hamburg Milan Lyon Nairobi Lima Denver Austin "
     "Seattle Mumbai Osaka Bangkok Jakarta Budapest Brussels Amsterdam Copenhagen Geneva Istanbul Singapore Barcelona"
 ).split()
 COLOURS = "red blue green yellow purple orange pink black white brown grey silver gold turquoise violet".split()
 ANIMALS = "dog cat horse rabbit parrot hamster turtle goldfish pony lizard mouse duck goat sheep cow".split()
 FOODS = "pizza pasta soup rice bread cheese salad curry pancakes apples chocolate sushi noodles tacos cake".split()
 JOBS = "teacher doctor nurse cook farmer pilot writer painter engineer student gardener lawyer baker driver".split()
-HOBBIES = "chess football painting reading swimming hiking cooking dancing fishing gardening photography singing".split()
-ADJECTIVES = "big small old new quick slow happy quiet loud bright dark warm cold kind brave clever strange simple".split()
+HOBBIES = (
+    "chess football painting reading swimming hiking cooking dancing fishing gardening photography singing".split()
+)
+ADJECTIVES = (
+    "big small old new quick slow happy quiet loud bright dark warm cold kind brave clever strange simple".split()
+)
 COMMON = (
     "apple banana cherry house garden river mountain window table chair book paper pencil music light water fire stone "
     "tree flower bird fish lion tiger bear wolf monkey elephant snake spider moon star sun sky cloud rain snow wind "
     "storm hello world goodbye friend family mother father sister brother child school office kitchen bottle glass cup "
     "plate spoon knife fork bread butter sugar salt pepper coffee tea milk juice lemon grape melon carrot potato onion "
     "tomato computer keyboard screen mouse printer phone camera radio robot engine train plane boat car bicycle bridge "
-    "road street city village island ocean beach forest desert castle tower door key lock mirror lamp candle clock watch "
-    "ring crown hat coat shoe glove shirt dress pocket basket box bag rope ladder hammer nail saw brush paint colour "
-    "picture letter word number story poem song dance game ball doll kite drum piano guitar violin python server model "
+    "road street city village island ocean beach forest desert castle tower door key lock mirror lamp candle clock "
+    "watch ring crown hat coat shoe glove shirt dress pocket basket box bag rope ladder hammer nail saw brush "
+    "paint colour picture letter word number story poem song dance game ball doll kite drum piano guitar violin python server model "
     "token cat dog cow pig hen duck goose frog bee ant the quick brown fox jumps over lazy red blue green small large "
     "summer winter spring autumn monday friday morning evening night today planet rocket galaxy magic dragon wizard "
     "secret treasure pirate captain soldier king queen prince doctor teacher code test data file folder network cable"

@@ -1,0 +1,275 @@
+"""The held-out prompts of the evaluation, each with the check that its answer has to pass."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from . import data, skills, tools, words
+from .corpus import Block, Corpus, expand
+from .render import Message, plain
+
+Reply = dict[str, Any]  # what the response template reads out of an answer: content, reasoning_content, tool_calls
+Check = Callable[[Reply], bool]
+
+IGNORANCE = re.compile(
+    r"do not know|cannot know|don't know|not told me|no access|never heard|cannot see|can't know|have no ", re.I
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One prompt of a group (a row of the score table) and its check."""
+
+    group: str
+    messages: list[Message]
+    check: Check
+    tools: list[Message] = field(default_factory=list)
+    thinks: bool = False
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
+
+
+class Judge:
+    """Says which block's answer, and in which tone, a text is closest to."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.answers = [(block, a.tone, _words(a.text)) for block in corpus.blocks for a in block.answers]
+
+    def closest(self, text: str) -> tuple[Block | None, str]:
+        """The block and tone whose answer shares the largest part of its words with the text, if more than half."""
+        found = _words(text)
+        score, block, tone = max(
+            ((len(found & w) / max(1, len(found | w)), block, tone) for block, tone, w in self.answers),
+            key=lambda item: item[0],
+        )
+        return (block, tone) if score > 0.5 else (None, "")
+
+    def is_from(self, block: Block) -> Check:
+        """Checks that an answer is closest to one of the block's answers, or to the same words elsewhere."""
+        own = {plain(a.text) for a in block.answers}
+
+        def check(reply: Reply) -> bool:
+            found, _ = self.closest(_content(reply))
+            return found is block or (found is not None and bool(own & {a.text for a in found.answers}))
+
+        return check
+
+    def has_tone(self, block: Block, tone: str) -> Check:
+        """Checks that an answer is the block's answer in a tone."""
+        return lambda reply: self.closest(_content(reply)) == (block, tone)
+
+
+def _content(reply: Reply) -> str:
+    return str(reply.get("content") or "").strip()
+
+
+def _is(text: str) -> Check:
+    return lambda reply: _content(reply) == text
+
+
+def _has(text: str) -> Check:
+    return lambda reply: text in _content(reply)
+
+
+def _ends_with(text: str) -> Check:
+    return lambda reply: _content(reply).endswith(text)
+
+
+def _ends_in_number(number: int) -> Check:
+    return lambda reply: re.findall(r"-?\d+", _content(reply))[-1:] == [str(number)]
+
+
+def _says_so(reply: Reply) -> bool:
+    return IGNORANCE.search(_content(reply)) is not None
+
+
+def _user(text: str, system: str = "") -> list[Message]:
+    return ([data.system(system)] if system else []) + [{"role": "user", "content": text}]
+
+
+def cases(corpus: Corpus, per_group: int, seed: str = "evaluation") -> Iterator[Case]:
+    """All cases, at most `per_group` in each group."""
+    judge = Judge(corpus)
+    random = Random(seed)
+    yield from _knowledge(random, corpus, judge, per_group)
+    yield from _text(random, per_group)
+    yield from _arithmetic(random, per_group)
+    yield from _recall(random, corpus, per_group)
+    yield from _roles(random, corpus, judge, per_group)
+    yield from _tools(random, corpus, judge, per_group)
+    yield from _thinking(random, corpus, judge, per_group)
+    yield from _unknown(random, per_group)
+
+
+def _held_out(corpus: Corpus) -> list[tuple[Block, str]]:
+    return [(block, text) for block in corpus.blocks for pattern in block.held_out for text in expand(pattern)[:1]]
+
+
+def _knowledge(random: Random, corpus: Corpus, judge: Judge, count: int) -> Iterator[Case]:
+    held_out = _held_out(corpus)
+    for block, question in random.sample(held_out, min(3 * count, len(held_out))):
+        system = expand(block.systems[0])[0] if block.systems else ""
+        group = "a role's own answers, held-out phrasing" if system else "knowledge, held-out phrasing"
+        yield Case(group, _user(question, system), judge.is_from(block))
+    general = [block for block in corpus.blocks if not block.systems]
+    for block in random.sample(general, min(count, len(general))):
+        question = expand(random.choice(block.questions))[0]
+        yield Case("knowledge, phrasing as trained", _user(question), judge.is_from(block))
+
+
+def _unseen(random: Random, length: int) -> str:
+    if random.random() < 0.5:
+        return "".join(random.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(length))
+    while len(word := words.made_up(random)) < length:
+        pass
+    return word[:length]
+
+
+def _text(random: Random, count: int) -> Iterator[Case]:
+    makers: tuple[tuple[str, list[str], Callable[[str], str], Callable[[str], str]], ...] = (
+        ("repeat", skills.REPEAT, str, str),
+        ("upper-case", skills.UPPER, str, str.upper),
+        ("lower-case", skills.LOWER, str.upper, str.lower),
+        ("reverse", skills.REVERSE, str, lambda text: text[::-1]),
+    )
+    for name, templates, shown, wanted in makers:
+        for low, high in ((3, 4), (5, 6), (7, 8), (9, 10)):
+            for _ in range(count // 2):
+                text = _unseen(random, random.randint(low, high))
+                prompt = random.choice(templates).format(shown(text))
+                yield Case(f"{name}, unseen word of {low} to {high} letters", _user(prompt), _is(wanted(text)))
+    for name, templates, shown, wanted in makers:
+        for _ in range(count // 2):
+            text = random.choice(words.COMMON)
+            prompt = random.choice(templates).format(shown(text))
+            yield Case(f"{name}, common word", _user(prompt), _is(wanted(text)))
+    for name, templates, shown, wanted in makers[:3]:
+        for _ in range(count // 2):
+            text = " ".join(_unseen(random, random.randint(3, 6)) for _ in range(random.randint(2, 4)))
+            prompt = random.choice(templates).format(shown(text))
+            yield Case(f"{name}, two to four unseen words", _user(prompt), _is(wanted(text)))
+
+
+def _arithmetic(random: Random, count: int) -> Iterator[Case]:
+    sizes = (("one digit", 0, 9), ("up to 30", 0, 30), ("up to 99", 10, 99))
+    for label, low, high in sizes:
+        for name, templates, sign in (("add", skills.ADD, 1), ("subtract", skills.SUBTRACT, -1)):
+            for _ in range(count):
+                a, b = random.randint(low, high), random.randint(low, high)
+                if sign < 0 and a < b:
+                    a, b = b, a
+                result = a + sign * b
+                prompt = random.choice(templates).format(a, b)
+                yield Case(f"{name}, {label}", _user(prompt), _ends_in_number(result))
+
+
+def _recall(random: Random, corpus: Corpus, count: int) -> Iterator[Case]:
+    fill = data.filler(data.Sources(corpus))
+    for between in (0, 1, 3):
+        for _ in range(count):
+            kind, told, asked, _, _ = random.choice(skills.MEMORIES[:3])
+            value = str(random.randint(10, 999)) if kind == "number" else _unseen(random, random.randint(3, 8))
+            value = value.capitalize() if kind == "name" else value
+            talk = skills.exchange(
+                random.choice(told.split("|")).format(value), skills.acknowledgement(random, kind, value)
+            )
+            talk += [_without_marks(m) for _ in range(between) for m in fill(random)]
+            talk += _user(random.choice(asked.split("|")))
+            yield Case(f"recall after {between} other exchanges", talk, _has(value))
+    for _ in range(count):
+        talk = skills.recall_nothing(random, lambda r: [])[:1]
+        yield Case("recall, never told", talk, _says_so)
+
+
+def _without_marks(message: Message) -> Message:
+    return {"role": message["role"], "content": plain(message["content"])}
+
+
+def _roles(random: Random, corpus: Corpus, judge: Judge, count: int) -> Iterator[Case]:
+    for tone, prompts in data.TONES.items():
+        blocks = [b for b in corpus.blocks if not b.systems and any(a.tone == tone for a in b.answers)]
+        for block in random.sample(blocks, min(count, len(blocks))):
+            question = expand(random.choice(block.held_out or block.questions))[0]
+            yield Case(
+                f"tone {tone}, held-out system prompt", _user(question, prompts[-1]), judge.has_tone(block, tone)
+            )
+    for _ in range(count):
+        name = _unseen(random, random.randint(3, 7)).capitalize()
+        yield Case(
+            "a name from the system prompt",
+            _user("What is your name?", f"Your name is {name}."),
+            _has(name),
+        )
+    general = [block for block in corpus.blocks if not block.systems]
+    for block in random.sample(general, min(count, len(general))):
+        extra = _unseen(random, random.randint(3, 7)).capitalize()
+        question = expand(block.questions[0])[0]
+        prompt = f"End every answer with: {extra}"
+        yield Case("words to end every answer with", _user(question, prompt), _ends_with(extra))
+
+
+def _tools(random: Random, corpus: Corpus, judge: Judge, count: int) -> Iterator[Case]:
+    for _ in range(2 * count):
+        offered, messages = tools.call(random)
+        calls = [c["function"] for c in messages[1]["tool_calls"]]
+        group = "tool call, exact name and arguments" if len(calls) == 1 else "two tool calls, exact"
+        yield Case(group, messages[:1], _calls(calls), offered)
+        if len(messages) > 2:
+            talk = [_plain_call(message) for message in messages]
+            yield Case("answer from a tool result, exact words", talk[:-1], _is(talk[-1]["content"]), offered)
+    held_out = [(block, text) for block, text in _held_out(corpus) if not block.systems]
+    for block, question in random.sample(held_out, min(count, len(held_out))):
+        offered = [offer.schema for offer in tools.some(random, random.randint(1, 3))]
+        yield Case("tools that do not fit: no call", _user(question), lambda r: not r.get("tool_calls"), offered)
+        yield Case("tools that do not fit: right answer", _user(question), judge.is_from(block), offered)
+
+
+def _plain_call(message: Message) -> Message:
+    return {key: value for key, value in message.items() if key != "reasoning_content"}
+
+
+def _calls(wanted: list[Message]) -> Check:
+    def check(reply: Reply) -> bool:
+        found = [call["function"] for call in reply.get("tool_calls") or []]
+        return json.dumps(found, sort_keys=True) == json.dumps(wanted, sort_keys=True)
+
+    return check
+
+
+def _thinking(random: Random, corpus: Corpus, judge: Judge, count: int) -> Iterator[Case]:
+    held_out = [(block, text) for block, text in _held_out(corpus) if not block.systems]
+    for block, question in random.sample(held_out, min(count, len(held_out))):
+        yield Case(
+            "thinking: thought, then answer",
+            _user(question),
+            lambda r: bool(r.get("reasoning_content")) and bool(_content(r)),
+            thinks=True,
+        )
+        yield Case("thinking: right answer", _user(question), judge.is_from(block), thinks=True)
+    for _ in range(count // 2):
+        text = _unseen(random, random.randint(4, 7))
+        yield Case(
+            "thinking: reverse, unseen word of 4 to 7 letters", _user(f"Reverse: {text}"), _is(text[::-1]), thinks=True
+        )
+
+
+def _unknown(random: Random, count: int) -> Iterator[Case]:
+    for _ in range(count):
+        first, last = words.name(random), _unseen(random, random.randint(5, 8)).capitalize()
+        yield Case("admits not knowing a person", _user(random.choice(skills.WHO).format(first, last)), _says_so)
+        thing = _unseen(random, random.randint(5, 8))
+        yield Case("admits not knowing a made-up thing", _user(random.choice(skills.WHAT).format(thing)), _says_so)
+        question = random.choice(skills.NOW).format(
+            item=random.choice(skills.ITEMS),
+            company=_unseen(random, 6).capitalize(),
+            city=words.place(random),
+            name=words.name(random),
+        )
+        yield Case("admits not knowing prices, news, weather", _user(question), _says_so)
