@@ -182,6 +182,8 @@ class Engine:
                 raise
             self._fail(sequence.request.id, error)
             return None
+        if sequence.is_prefilling:
+            self._prompt_tokens += count
         sequence.computed += count
         return logits
 

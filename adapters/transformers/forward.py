@@ -16,6 +16,10 @@ from ..errors import ConfigError
 from .load import LoadedModel
 
 
+SMALL_MODEL = 50_000_000
+"""With fewer parameters than this, one token's matrices are done before a second thread is awake."""
+
+
 class State:
     """What the model keeps of one sequence between its forwards: its cache, and the encoder's output if it has one."""
 
@@ -34,6 +38,9 @@ class Forward:
     def __init__(self, loaded: LoadedModel) -> None:
         self._model = loaded.model
         self._device = loaded.device
+        self._threads = torch.get_num_threads()
+        is_small = loaded.device.type == "cpu" and loaded.model.num_parameters() < SMALL_MODEL
+        self._decode_threads = 1 if is_small else self._threads
         self._is_encoder_decoder = loaded.is_encoder_decoder
         names = inspect.signature(loaded.model.forward).parameters
         self._cache_name = next((name for name in ("past_key_values", "cache_params") if name in names), None)
@@ -54,6 +61,7 @@ class Forward:
 
     def __call__(self, state: State, token_ids: Sequence[int], *, last_only: bool = True) -> Tensor:
         """Logits `[tokens, vocabulary]` after each of `token_ids`, or after the last one only; `state` moves on."""
+        torch.set_num_threads(self._decode_threads if len(token_ids) == 1 else self._threads)
         inputs: dict[str, Any] = {self._ids_name: self._tensor(token_ids), self._cache_name: state.cache}
         if state.encoder_outputs is not None:
             inputs["encoder_outputs"] = state.encoder_outputs

@@ -16,6 +16,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
+import psutil
 import zmq
 
 from ..base import ModelState
@@ -94,9 +95,13 @@ def _load(settings: ModelSettings, line: Line) -> Engine | None:
     """The engine, ready to serve; None, and the server told why, if there can be none."""
     line.send(State(ModelState("loading", "starting PyTorch")))
     try:
+        import torch
+
         from .engine import Engine
         from .load import load
 
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(_cores())
         loaded = load(settings, lambda state: line.send(State(state)))
         engine = Engine(loaded, settings.max_concurrent_count)
     except ComposeError as error:
@@ -111,6 +116,13 @@ def _load(settings: ModelSettings, line: Line) -> Engine | None:
         return engine
     line.send(State(ModelState("failed", failure.message), failure=failure.report()))
     return None
+
+
+def _cores() -> int:
+    """The physical cores this process may use; where there are many, one is left to the server."""
+    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    usable = min(physical, len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else physical)
+    return usable - 1 if usable > 4 else usable
 
 
 def _end_with_the_server() -> None:
