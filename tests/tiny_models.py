@@ -303,12 +303,13 @@ def _encoder_decoder(vocab_size: int, pad: int, bos: int, eos: int) -> dict[str,
         "encoder_ffn_dim": 64,
         "decoder_ffn_dim": 64,
         "max_position_embeddings": CONTEXT_LENGTH,
-        "init_std": 0.4,
+        "init_std": 0.1,
         "pad_token_id": pad,
         "bos_token_id": bos,
         "eos_token_id": eos,
         "decoder_start_token_id": bos,
         "forced_eos_token_id": None,
+        "tie_word_embeddings": False,
     }
 
 

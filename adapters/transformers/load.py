@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -18,13 +22,22 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 
 from ..base import ModelState, Sampling
+from ..errors import ConfigError, ModelUnavailable
 from .detokenize import Vocabulary
+from .hub import ModelFiles, Report, explained, local_folder
+from .limits import context_length
+from .placement import check_memory, choose_device, choose_dtype, read_headers, size_in_memory, stored_dtype
 from .response_formats import ResponseFormat, response_format
 from .settings import ModelSettings
+from .tasks import check_task
 
-Report = Callable[[ModelState], None]
+logger = logging.getLogger(__name__)
+
+# Tokens that end a turn wherever a chat template writes them; generation configs of base models do not name them.
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<turn|>", "<|end_of_turn|>", "<｜end▁of▁sentence｜>")
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,7 @@ class LoadedModel:
     @property
     def vocab_size(self) -> int:
         """The number of logits; may be larger than the tokenizer's vocabulary."""
-        return int(self.model.config.get_text_config().vocab_size)
+        return int(self.model.config.get_text_config(decoder=True).vocab_size)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -59,44 +72,171 @@ class LoadedModel:
 
 def load(settings: ModelSettings, report: Report) -> LoadedModel:
     """Load a model; `report` is told how far it is. Raises ConfigError or ModelUnavailable with what to do about it."""
-    report(ModelState("loading", f"reading the configuration of {settings.source}"))
-    folder = Path(settings.source)
-    config = AutoConfig.from_pretrained(folder)
-    report(ModelState("loading", f"loading the weights of {settings.source}"))
-    automatic = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model = automatic.from_pretrained(folder, config=config, dtype="auto")
-    model.eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    return LoadedModel(
+    transformers_logging.disable_progress_bar()
+    report(ModelState("loading", f"looking at {settings.source}"))
+    device = choose_device(settings.device)
+    files = ModelFiles(settings, report)
+    with _in_plain_words(settings):
+        check_task(settings, files.config())
+        config = AutoConfig.from_pretrained(files.folder, trust_remote_code=settings.trust_remote_code)
+        length = context_length(config, settings)
+        model = _model(settings, files, config, device, report)
+        tokenizer = _tokenizer(settings, files.folder)
+    loaded = LoadedModel(
         name=settings.name,
         model=model,
         tokenizer=tokenizer,
-        device=model.device,
+        device=device,
         dtype=model.dtype,
-        context_length=_context_length(config, settings),
+        context_length=length,
         eos_token_ids=_eos_token_ids(model.generation_config, tokenizer),
-        defaults=_defaults(model.generation_config, config),
+        defaults=_defaults(model.generation_config, is_encoder_decoder=bool(config.is_encoder_decoder)),
         is_encoder_decoder=bool(config.is_encoder_decoder),
     )
+    logger.info("%s: %s on %s as %s, %d tokens", settings.name, type(model).__name__, device, model.dtype, length)
+    return loaded
 
 
-def _context_length(config: PreTrainedConfig, settings: ModelSettings) -> int:
-    own = int(config.get_text_config().max_position_embeddings)
-    return min(own, settings.max_model_len or own)
+def _model(
+    settings: ModelSettings, files: ModelFiles, config: PreTrainedConfig, device: torch.device, report: Report
+) -> PreTrainedModel:
+    quantization = _quantization(settings)
+    weights = files.weights()
+    headers = read_headers(weights)
+    stored = stored_dtype(headers) or _dtype_of(config) or torch.float32
+    dtype = choose_dtype(settings.precision, stored, device)
+    if quantization is None:
+        needed = size_in_memory(headers, dtype) or sum(path.stat().st_size for path in weights)
+        check_memory(settings, needed, device, dtype)
+    automatic = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    report(ModelState("loading", f"loading the weights of {settings.source}", 0.0))
+    with _weights_progress(settings, report):
+        model, loading = automatic.from_pretrained(  # type: ignore[misc]
+            files.folder,
+            config=config,
+            dtype=dtype,
+            device_map=None if device.type == "cpu" else {"": device},
+            quantization_config=quantization,
+            trust_remote_code=settings.trust_remote_code,
+            use_safetensors=bool(headers),
+            output_loading_info=True,
+        )
+    if missing := sorted(loading["missing_keys"]):
+        some = ", ".join(missing[:3])
+        raise ConfigError(f"{settings.source} lacks {len(missing)} weights of a {type(model).__name__} ({some} ...)")
+    for adapter in settings.peft_adapters:
+        _add_adapter(model, adapter, settings, report)
+    model.eval()
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def _dtype_of(config: PreTrainedConfig) -> torch.dtype | None:
+    dtype = getattr(config.get_text_config(), "dtype", None)
+    return dtype if isinstance(dtype, torch.dtype) else None
+
+
+def _quantization(settings: ModelSettings) -> Any:
+    """The quantization asked for, as transformers takes it."""
+    if settings.quantization is None:
+        return None
+    from transformers.quantizers.auto import AutoQuantizationConfig
+
+    spec = dict(settings.quantization)
+    if "quant_method" not in spec and not {"load_in_4bit", "load_in_8bit"} & set(spec):
+        raise ConfigError(
+            "quantization needs a quant_method (such as bitsandbytes, torchao, hqq or quanto) or load_in_4bit: true"
+        )
+    try:
+        return AutoQuantizationConfig.from_dict(spec)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"quantization: {error}") from error
+
+
+def _add_adapter(model: PreTrainedModel, adapter: str, settings: ModelSettings, report: Report) -> None:
+    if importlib.util.find_spec("peft") is None:
+        raise ConfigError("peft_adapters need the peft package: pip install peft")
+    report(ModelState("loading", f"adding the adapter {adapter}"))
+    folder = local_folder(adapter)
+    with explained(settings):
+        model.load_adapter(
+            str(folder) if folder is not None else adapter,
+            adapter_name=Path(adapter).name.replace(".", "_"),
+            adapter_kwargs={"token": settings.token, "cache_dir": settings.cache_dir},
+        )
+
+
+def _tokenizer(settings: ModelSettings, folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{settings.source} has no tokenizer that can be loaded (tokenizer.json and tokenizer_config.json): {error}"
+        ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerBase) or len(tokenizer) == 0:
+        raise ConfigError(f"{settings.source} has no tokenizer (tokenizer.json and tokenizer_config.json)")
+    return tokenizer
 
 
 def _eos_token_ids(generation: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     given = generation.eos_token_id
-    ids = given if isinstance(given, list) else [given]
-    return frozenset(token for token in [*ids, tokenizer.eos_token_id] if token is not None)
+    ids: list[int | None] = [*given] if isinstance(given, list) else [given]
+    template = str(tokenizer.chat_template)
+    vocabulary = tokenizer.get_added_vocab()
+    ends = [vocabulary[end] for end in TURN_ENDS if end in vocabulary and end in template]
+    return frozenset(token for token in [*ids, tokenizer.eos_token_id, *ends] if isinstance(token, int))
 
 
-def _defaults(generation: GenerationConfig, config: PreTrainedConfig) -> Sampling:
+def _defaults(generation: GenerationConfig, *, is_encoder_decoder: bool) -> Sampling:
+    # max_length counts the prompt where prompt and answer share a context; as a default it would only cut answers.
+    longest = generation.max_length if is_encoder_decoder else None
     return Sampling(
-        max_tokens=generation.max_new_tokens or (generation.max_length if config.is_encoder_decoder else None),
+        max_tokens=generation.max_new_tokens or longest,
         temperature=0.0 if generation.do_sample is False else generation.temperature,
         top_p=generation.top_p,
         top_k=generation.top_k,
         min_p=generation.min_p,
         repetition_penalty=generation.repetition_penalty,
     )
+
+
+@contextmanager
+def _weights_progress(settings: ModelSettings, report: Report) -> Iterator[None]:
+    """Tell `report` of every tenth of the weights that transformers has loaded."""
+
+    def watched(factory: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return _counted(factory(*args, **kwargs), len(args[0]) if args else 0, settings, report)
+
+    before = transformers_logging.set_tqdm_hook(watched)
+    try:
+        yield
+    finally:
+        transformers_logging.set_tqdm_hook(before)
+
+
+def _counted(items: Any, total: int, settings: ModelSettings, report: Report) -> Iterator[Any]:
+    step = max(1, total // 10)
+    for done, item in enumerate(items):
+        if done % step == 0 and total:
+            report(ModelState("loading", f"loading the weights of {settings.source}", done / total))
+        yield item
+
+
+@contextmanager
+def _in_plain_words(settings: ModelSettings) -> Iterator[None]:
+    """What transformers and torch raise while they load comes out of this block as an error for the user."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ModelUnavailable(
+            f"there was not enough memory to load {settings.source}; close other programs or choose a smaller model"
+        ) from error
+    except ImportError as error:
+        raise ConfigError(f"{settings.source} needs a package that is not installed: {_first_lines(error)}") from error
+    except (ValueError, KeyError, OSError, RuntimeError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{settings.source} cannot be loaded: {_first_lines(error)}") from error
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:600] or type(error).__name__
