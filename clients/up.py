@@ -111,7 +111,7 @@ def _told_to_stop(console: Console, *, with_stdin: bool) -> asyncio.Future[int]:
 
 
 def _greet(options: UpOptions, sockets: Sequence[socket.socket], console: Console) -> None:
-    console.say(f"model-compose {__version__} loads " + ", ".join(model.name for model in options.models))
+    console.say(f"model-compose {__version__} is loading " + ", ".join(model.name for model in options.models) + " ...")
     if not is_loopback(sockets) and options.api_key is None:
         console.say(
             f"Everyone who reaches {options.host} can use this server; --api-key asks them for a key.", "yellow"

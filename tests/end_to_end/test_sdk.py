@@ -35,7 +35,7 @@ def test_the_issues_own_snippet_streams_an_answer(served: Served) -> None:
 
 
 def test_a_whole_answer_has_what_the_sdk_expects(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(model="bundled", messages=QUESTION, max_tokens=12, temperature=0)
+    answer = client.chat.completions.create(model="bundled", messages=QUESTION, max_tokens=3, temperature=0)
     assert answer.object == "chat.completion"
     assert answer.id.startswith("chatcmpl-")
     assert answer.model == "bundled"
@@ -43,8 +43,8 @@ def test_a_whole_answer_has_what_the_sdk_expects(client: openai.OpenAI) -> None:
     assert (choice.index, choice.message.role, choice.finish_reason) == (0, "assistant", "length")
     assert choice.message.content
     assert answer.usage is not None
-    assert answer.usage.completion_tokens == 12
-    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 12
+    assert answer.usage.completion_tokens == 3
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 3
 
 
 def test_chat_says_the_same_streamed_and_whole(client: openai.OpenAI) -> None:
@@ -66,7 +66,7 @@ def test_chat_says_the_same_streamed_and_whole(client: openai.OpenAI) -> None:
 
 def test_a_stream_begins_with_the_role_and_finishes_once(client: openai.OpenAI) -> None:
     chunks = list(
-        client.chat.completions.create(model="bundled", messages=QUESTION, max_tokens=5, temperature=0, stream=True)
+        client.chat.completions.create(model="bundled", messages=QUESTION, max_tokens=3, temperature=0, stream=True)
     )
     assert chunks[0].choices[0].delta.role == "assistant"
     assert [chunk.choices[0].delta.role for chunk in chunks[1:]] == [None] * (len(chunks) - 1)
@@ -92,13 +92,13 @@ async def test_the_async_client_streams_two_answers_at_once(served: Served) -> N
             )
             return text_of([chunk async for chunk in stream])
 
-        together = await asyncio.gather(answer(1), answer(2))
-        assert together == [await answer(1), await answer(2)]
-        assert together[0] != together[1]
+        one, two = await asyncio.gather(answer(1), answer(2))
+        assert (one, two) == (await answer(1), await answer(2))
+        assert one != two
 
 
 def test_the_stream_helper_folds_the_same_answer(client: openai.OpenAI) -> None:
-    with client.chat.completions.stream(model="bundled", messages=QUESTION, max_tokens=20, temperature=0) as stream:
+    with client.chat.completions.stream(model="bundled", messages=QUESTION, max_tokens=4, temperature=0) as stream:
         pieces = "".join(event.delta for event in stream if event.type == "content.delta")
         final = stream.get_final_completion()
     assert final.choices[0].message.content == pieces
