@@ -109,6 +109,11 @@ def action_of(job: Job, component: Component) -> Action:
     raise ConfigError(f"component '{component.id}' has no action '{job.action}'; it has {_names(actions)}")
 
 
+def model_name(workflow: Workflow) -> str:
+    """The name under which OpenAI clients ask for a workflow."""
+    return workflow.openai.model or workflow.id
+
+
 def default_workflow(file: ComposeFile) -> Workflow | None:
     """The workflow that is meant when none is named: the one with `default: true`, or the only one."""
     defaults = [workflow for workflow in file.workflows if workflow.default] or list(file.workflows)

@@ -303,14 +303,14 @@ class ChatModelComponent(BaseModelComponent):
     """A language model that answers messages."""
 
     task: Literal["chat-completion"] = "chat-completion"
-    actions: tuple[ChatAction, ...] = Field(default=(ChatAction(),), min_length=1)
+    actions: tuple[ChatAction, ...] = (ChatAction(),)
 
 
 class TextModelComponent(BaseModelComponent):
     """A language model that goes on with a text."""
 
     task: Literal["text-generation"] = "text-generation"
-    actions: tuple[TextAction, ...] = Field(default=(TextAction(),), min_length=1)
+    actions: tuple[TextAction, ...] = (TextAction(),)
 
 
 ModelComponent = ChatModelComponent | TextModelComponent
@@ -371,7 +371,7 @@ class WorkflowComponent(BaseComponent):
     """Other workflows of the file."""
 
     type: Literal["workflow"] = "workflow"
-    actions: tuple[WorkflowAction, ...] = Field(default=(WorkflowAction(),), min_length=1)
+    actions: tuple[WorkflowAction, ...] = (WorkflowAction(),)
 
 
 Component = Annotated[

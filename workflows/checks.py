@@ -1,0 +1,263 @@
+"""What can be wrong with a compose file whose every part is well-formed: names, references and circles."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..adapters.errors import ConfigError
+from .forms import Reading
+from .graph import action_of, component_of, cycle_in, default_workflow, dependencies_of, model_name, references_in
+from .references import Reference
+from .schema import (
+    Component,
+    HttpAction,
+    HttpClientComponent,
+    Job,
+    NamedModel,
+    ShellComponent,
+    Workflow,
+    WorkflowAction,
+)
+from .tree import Node, Problem, find, suggestion
+
+Path = tuple[str | int, ...]
+
+
+def problems_of(root: Node, reading: Reading) -> list[Problem]:
+    """Every mistake that shows only when the file is seen as a whole; `root` is the spelled tree."""
+    return list(_Checks(root, reading).all())
+
+
+class _Checks:
+    def __init__(self, root: Node, reading: Reading) -> None:
+        self.root = root
+        self.reading = reading
+        self.file = reading.file
+        self.components = (
+            [node.fields for node in root.fields["components"].items] if "components" in root.fields else []
+        )
+        self.has_broken = len(reading.components) < len(self.components)
+
+    def all(self) -> Iterator[Problem]:
+        yield from self._duplicates(self.root, "components", "component")
+        yield from self._duplicates(self.root, "workflows", "workflow")
+        if not self.components:
+            yield self.root.problem("there is no component; say with 'component:' what the workflows call")
+        for number, component in self.reading.components.items():
+            yield from self._component(component, ("components", number))
+        for number, workflow in self.reading.workflows.items():
+            yield from self._workflow(workflow, ("workflows", number))
+        yield from self._names()
+        yield from self._circles()
+
+    def _at(self, path: Path, message: str, *, at_key: bool = False) -> Problem:
+        return find(self.root, path)[0].problem(message, at_key=at_key)
+
+    # Names ------------------------------------------------------------------------------------------------------------
+
+    def _duplicates(self, holder: Node, key: str, what: str) -> Iterator[Problem]:
+        first: dict[str, Node] = {}
+        for item in holder.fields[key].items if key in holder.fields else ():
+            named = item.fields.get("id")
+            name = named.text if named else "default"
+            if name not in first:
+                first[name] = named or item
+            elif named is None:
+                yield item.problem(
+                    f"needs an 'id': there is another {what} without one, on line {first[name].key.line}"
+                )
+            else:
+                yield named.problem(f"there is another {what} '{name}', on line {first[name].key.line}")
+
+    def _names(self) -> Iterator[Problem]:
+        """OpenAI clients must be able to tell the workflows apart; names that are ids are compared as ids."""
+        first: dict[str, int] = {}
+        ids = defaultdict(list)
+        for number, workflow in self.reading.workflows.items():
+            ids[workflow.id].append(number)
+        for number, workflow in self.reading.workflows.items():
+            name = model_name(workflow)
+            other = first.setdefault(name, number)
+            if other != number and self.reading.workflows[other].id != workflow.id:
+                path: Path = ("workflows", number, "openai", "model")
+                there = find(self.root, ("workflows", other, "openai", "model"))[0]
+                yield self._at(path, f"another workflow is called '{name}' too, on line {there.key.line}")
+
+    # Components -------------------------------------------------------------------------------------------------------
+
+    def _component(self, component: Component, path: Path) -> Iterator[Problem]:
+        node, _ = find(self.root, path)
+        yield from self._duplicates(node, "actions", "action")
+        yield from self._roots(component, path, {"input", "index"}, skip=("actions",))
+        for number, action in enumerate(component.actions):
+            where = (*path, "actions", number)
+            yield from self._roots(action, where, {"input", "index"}, skip=("output",))
+            yield from self._roots(action.output, (*where, "output"), _IN_ACTION_OUTPUT)
+            if isinstance(action, WorkflowAction) and action.workflow is not None:
+                yield from self._workflow_named(action.workflow, (*where, "workflow"))
+            if isinstance(action, HttpAction) and action.stream_format is None and _reads_items(action.output):
+                yield self._at(
+                    (*where, "output"), "'[]' stands for the items of a stream: say stream_format: json or text"
+                )
+            if (
+                isinstance(component, HttpClientComponent)
+                and component.base_url is None
+                and isinstance(action, HttpAction)
+                and action.endpoint is None
+            ):
+                yield self._at(where, "has no URL: give the component a 'base_url' or the action an 'endpoint'")
+        if isinstance(component, ShellComponent):
+            for number, command in enumerate(component.actions):
+                if command.command is None:
+                    yield self._at((*path, "actions", number), "'command' is missing")
+        if not component.actions:
+            yield self._at(path, f"has no action{_FIRST_KEY.get(component.type, '')}")
+
+    def _workflow_named(self, name: str, path: Path) -> Iterator[Problem]:
+        known = [node.fields["id"].text if "id" in node.fields else "default" for node in self._workflow_nodes()]
+        if name not in known:
+            yield self._at(path, f"there is no workflow '{name}'{suggestion(name, known)}")
+
+    def _workflow_nodes(self) -> Sequence[Node]:
+        return self.root.fields["workflows"].items if "workflows" in self.root.fields else []
+
+    # Workflows --------------------------------------------------------------------------------------------------------
+
+    def _workflow(self, workflow: Workflow, path: Path) -> Iterator[Problem]:
+        node, _ = find(self.root, path)
+        yield from self._duplicates(node, "jobs", "job")
+        if not workflow.jobs:
+            yield self._at(path, "has no job")
+        yield from self._roots(workflow.input, (*path, "input"), {"input"})
+        yield from self._roots(workflow.output, (*path, "output"), {"input", "jobs", "output"}, workflow)
+        yield from self._roots(workflow.openai.input, (*path, "openai", "input"), _IN_OPENAI_INPUT)
+        yield from self._roots(
+            workflow.openai.output, (*path, "openai", "output"), {"input", "jobs", "output"}, workflow
+        )
+        for number, job in enumerate(workflow.jobs):
+            yield from self._job(job, workflow, (*path, "jobs", number))
+        needed = dependencies_of(workflow)
+        if cycle := cycle_in(needed):
+            number = [job.id for job in workflow.jobs].index(cycle[0])
+            message = f"these jobs wait for each other: {' -> '.join(cycle)}"
+            yield self._at((*path, "jobs", number), message)
+
+    def _job(self, job: Job, workflow: Workflow, path: Path) -> Iterator[Problem]:
+        index = {"index"} if job.repeat_count is not None else set[str]()
+        ids = [each.id for each in workflow.jobs]
+        for number, id in enumerate(job.depends_on):
+            if id not in ids:
+                yield self._at((*path, "depends_on", number), f"there is no job '{id}'{suggestion(id, ids)}")
+        yield from self._roots(job.repeat_count, (*path, "repeat_count"), {"input", "jobs"}, workflow)
+        yield from self._roots(job.input, (*path, "input"), {"input", "jobs"} | index, workflow)
+        yield from self._roots(job.output, (*path, "output"), {"input", "jobs", "output"} | index, workflow)
+        if isinstance(job.repeat_count, int) and job.repeat_count < 0:
+            yield self._at((*path, "repeat_count"), f"must be at least 0, not {job.repeat_count}")
+        yield from self._call(job, path)
+
+    def _call(self, job: Job, path: Path) -> Iterator[Problem]:
+        """The component and action that a job names."""
+        ids = [fields["id"].text for fields in self.components if "id" in fields]
+        if job.component is not None and job.component not in [*ids, "default"]:
+            message = f"there is no component '{job.component}'{suggestion(job.component, ids)}"
+            yield self._at((*path, "component"), message)
+        if not self.components or (self.has_broken and job.component not in {each.id for each in self.file.components}):
+            return
+        try:
+            component = component_of(job, self.file)
+        except ConfigError as error:
+            if job.component is None:
+                yield self._at(path, error.message)
+            return
+        if not component.actions:
+            return
+        try:
+            action_of(job, component)
+        except ConfigError as error:
+            near = suggestion(job.action or "", [action.id for action in component.actions], list_all=False)
+            yield self._at((*path, "action"), f"{error.message}{near}")
+
+    # References -------------------------------------------------------------------------------------------------------
+
+    def _roots(
+        self, value: Any, path: Path, allowed: set[str], workflow: Workflow | None = None, skip: Sequence[str] = ()
+    ) -> Iterator[Problem]:
+        """Problems for the references in a value whose root is not among the allowed ones, or that name no job."""
+        match value:
+            case BaseModel():
+                for name in type(value).model_fields:
+                    if name not in skip:
+                        yield from self._roots(getattr(value, name), (*path, name), allowed, workflow)
+            case dict():
+                for key, item in value.items():
+                    yield from self._roots(item, (*path, key), allowed, workflow)
+            case list() | tuple():
+                for number, item in enumerate(value):
+                    yield from self._roots(item, (*path, number), allowed, workflow)
+            case _:
+                for reference in references_in(value):
+                    if message := _fault(reference, allowed, workflow):
+                        yield self._at(path, message)
+
+    # Circles ----------------------------------------------------------------------------------------------------------
+
+    def _circles(self) -> Iterator[Problem]:
+        """Workflows that call themselves, by a component of type workflow or as a model of the server."""
+        calls = {workflow.id: frozenset(self._called(workflow)) for workflow in self.file.workflows}
+        if cycle := cycle_in(calls):
+            number = next(number for number, each in self.reading.workflows.items() if each.id == cycle[0])
+            yield self._at(("workflows", number), f"this workflow calls itself: {' -> '.join(cycle)}")
+
+    def _called(self, workflow: Workflow) -> Iterator[str]:
+        models = {model_name(each): each.id for each in self.file.workflows}
+        for job in workflow.jobs:
+            try:
+                component = component_of(job, self.file)
+                action = action_of(job, component)
+            except ConfigError:
+                continue
+            if isinstance(action, WorkflowAction):
+                called = action.workflow or getattr(default_workflow(self.file), "id", None)
+                yield from [called] if called else []
+            model = getattr(component, "model", None)
+            if isinstance(model, NamedModel) and model.name in models:
+                yield models[model.name]
+
+
+def _fault(reference: Reference, allowed: set[str], workflow: Workflow | None) -> str | None:
+    if reference.root == "env":
+        return None
+    if reference.root not in allowed:
+        known = sorted({*allowed, "env"})
+        hint = "; for a literal '${' write '\\${'" if reference.root.isupper() else suggestion(reference.root, known)
+        return f"nothing is called '{reference.root}' here{hint}"
+    if reference.root != "jobs" or workflow is None:
+        return None
+    ids = [job.id for job in workflow.jobs]
+    if not reference.steps or not isinstance(id := reference.steps[0], str):
+        return f"name a job: ${{jobs.{ids[0] if ids else 'id'}.output}}"
+    if id not in ids:
+        return f"there is no job '{id}'{suggestion(id, ids)}"
+    if len(reference.steps) > 1 and reference.steps[1] != "output":
+        return f"a job has an 'output', and no {reference.path.removeprefix(f'jobs.{id}')}"
+    return None
+
+
+def _reads_items(value: Any) -> bool:
+    return any(
+        reference.root in ("response", "result") and str(reference.path).startswith(("response[]", "result[]"))
+        for reference in references_in(value)
+    )
+
+
+_IN_ACTION_OUTPUT = {"input", "index", "output", "response", "result"}
+_IN_OPENAI_INPUT = {"input", "messages", "prompt", "request", "metadata"}
+_FIRST_KEY = {
+    "shell": ": say with 'command' what to run",
+    "http-client": ": say with 'path' or 'endpoint', 'method' and 'body' what to send",
+    "http-server": ": say with 'path', 'method' and 'body' what to send",
+}

@@ -1,0 +1,226 @@
+"""A spelled tree becomes a `ComposeFile`; what does not fit is said in plain words, at its place in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from .references import Template
+from .schema import (
+    ChatAction,
+    Component,
+    ComposeFile,
+    Controller,
+    Form,
+    HubModel,
+    Job,
+    Lifecycle,
+    LocalModel,
+    NamedModel,
+    OpenAIFace,
+    Params,
+    Retry,
+    TextAction,
+    WebUI,
+    Workflow,
+)
+from .spellings import TASKS, TYPES, Kind, kind_of, known_keys
+from .tree import Node, Problem, find, plain, suggestion
+
+F = TypeVar("F", bound=Form)
+
+
+class Reading(NamedTuple):
+    """What could be read of a file: its components and workflows by their number in it, and those that could not."""
+
+    file: ComposeFile
+    components: dict[int, Component]
+    workflows: dict[int, Workflow]
+
+
+def read_file(root: Node, problems: list[Problem]) -> Reading:
+    """The forms of the tree, and problems for all that is not one."""
+    fields = root.fields
+    components = dict(_each(fields, "components", _component, problems))
+    workflows = dict(_each(fields, "workflows", _workflow, problems))
+    rest = root.with_value({key: child for key, child in fields.items() if key not in ("components", "workflows")})
+    file = _form(rest, ComposeFile, problems) or ComposeFile()
+    parts = {"components": tuple(components.values()), "workflows": tuple(workflows.values())}
+    return Reading(file.model_copy(update=parts), components, workflows)
+
+
+def _each(fields: Mapping[str, Node], key: str, read: Any, problems: list[Problem]) -> Iterator[tuple[int, Any]]:
+    node = fields.get(key)
+    if node is not None and not isinstance(node.value, list):
+        problems.append(node.problem(f"must be a list, not {_shown(node.value)}; one of them goes under '{key[:-1]}'"))
+    for number, item in enumerate(node.items if node else ()):
+        if (form := read(item, problems)) is not None:
+            yield number, form
+
+
+def _component(node: Node, problems: list[Problem]) -> Form | None:
+    kind = kind_of(node)
+    if kind is not None:
+        return _form(node, kind.component, problems, kind)
+    if not isinstance(node.value, dict):
+        problems.append(node.problem(f"must be a mapping, not {_shown(node.value)}"))
+        return None
+    key, choices = ("task", TASKS) if node.fields.get("type", node).text == "model" else ("type", TYPES)
+    if (given := node.fields.get(key)) is None:
+        problems.append(node.problem(f"'{key}' is missing: {_alternatives(choices)}"))
+    else:
+        near = suggestion(given.text, choices, list_all=False)
+        problems.append(given.problem(f"must be {_alternatives(choices)}, not {_shown(given.value)}{near}"))
+    return None
+
+
+def _workflow(node: Node, problems: list[Problem]) -> Form | None:
+    return _form(node, Workflow, problems)
+
+
+def _form(node: Node, form: type[F], problems: list[Problem], kind: Kind | None = None) -> F | None:
+    """The node as a form, or a problem for each thing that does not fit; things already reported are not repeated."""
+    try:
+        return form.model_validate(plain(node))
+    except ValidationError as error:
+        reported = {(problem.place.file, problem.path) for problem in problems}
+        found: dict[tuple[str, str], Problem] = {}
+        for details in sorted(error.errors(include_url=False), key=_plainness):
+            problem = _problem(node, details, kind)
+            found.setdefault((problem.place.file, problem.path), problem)
+        problems += [problem for where, problem in found.items() if where not in reported]
+        return None
+
+
+def _plainness(details: ErrorDetails) -> int:
+    """Of the errors of one value those come first that say most: a template was not meant if another type was."""
+    return {"is_instance_of": 2, "string_type": 1}.get(details["type"], 0)
+
+
+def _problem(root: Node, details: ErrorDetails, kind: Kind | None) -> Problem:
+    loc = details["loc"]
+    if details["type"] == "missing":
+        node, _ = find(root, loc[:-1])
+        return node.problem(f"'{loc[-1]}' is missing")
+    if details["type"] == "extra_forbidden":
+        node, _ = _descend(root, loc)
+        return node.problem(_unknown(str(loc[-1]), _owner(root, loc, kind)), at_key=True)
+    if details["type"].startswith("union_tag"):
+        node, _ = _descend(root, loc)
+        given = node.fields.get("provider", node)
+        return given.problem(f"must be one of {details.get('ctx', {}).get('expected_tags', '')}")
+    node, _ = _descend(root, loc)
+    return node.problem(_words(details, node))
+
+
+def _descend(root: Node, loc: tuple[int | str, ...]) -> tuple[Node, tuple[int | str, ...]]:
+    """The node at a location of pydantic's, which names the branches of unions too."""
+    node, left = find(root, loc)
+    while left:
+        node, left = find(node, left[1:])
+    return node, left
+
+
+def _owner(root: Node, loc: tuple[int | str, ...], kind: Kind | None) -> type[Form]:
+    """The form in which there is no such key."""
+    holders = [step for step in loc[:-1] if isinstance(step, str)]
+    if not holders:
+        return kind.component if kind else Workflow if "jobs" in root.fields else ComposeFile
+    if holders[-1] == "actions" and kind:
+        return kind.action
+    return _HOLDERS.get(holders[-1], ComposeFile)
+
+
+def _unknown(key: str, owner: type[Form]) -> str:
+    if (owner, key) in _MISPLACED:
+        return _MISPLACED[owner, key]
+    return f"unknown key{suggestion(key, known_keys(owner))}"
+
+
+def _words(details: ErrorDetails, node: Node) -> str:
+    """What is wrong with a value, as one would say it."""
+    context: dict[str, Any] = details.get("ctx", {})
+    name = details["type"]
+    if isinstance(node.value, Template):
+        return "no reference can stand here, but for ${env.NAME}"
+    if name == "value_error":
+        return str(context["error"])
+    if name == "literal_error":
+        return f"must be {_expected(context['expected'])}, not {_shown(node.value)}"
+    if name in _LIMITS:
+        limit, key = _LIMITS[name]
+        return f"must be {limit} {context[key]}, not {_shown(node.value)}"
+    for prefix, wanted in _WANTED.items():
+        if name.startswith(prefix):
+            return f"must be {wanted}, not {_shown(node.value)}{_quoting(wanted, node.value)}"
+    return details["msg"][:1].lower() + details["msg"][1:]
+
+
+def _expected(choices: str) -> str:
+    return choices.replace("'", "")
+
+
+def _quoting(wanted: str, value: Any) -> str:
+    return "; put it in quotes" if wanted == "text" and isinstance(value, bool | int | float) else ""
+
+
+def _alternatives(choices: tuple[str, ...]) -> str:
+    return f"{', '.join(choices[:-1])} or {choices[-1]}"
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case str():
+            return repr(str(value) if len(value) <= 60 else value[:57] + "...")
+        case _:
+            return str(value)
+
+
+_HOLDERS: dict[str, type[Form]] = {
+    "controller": Controller,
+    "webui": WebUI,
+    "params": Params,
+    "manage": Lifecycle,
+    "retry": Retry,
+    "jobs": Job,
+    "openai": OpenAIFace,
+    "huggingface": HubModel,
+    "local": LocalModel,
+    "server": NamedModel,
+}
+_LIMITS = {
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("more than", "gt"),
+    "less_than_equal": ("at most", "le"),
+    "string_too_long": ("a text of a length of at most", "max_length"),
+    "string_too_short": ("a text of a length of at least", "min_length"),
+    "string_pattern_mismatch": ("something like", "pattern"),
+}
+_WANTED = {
+    "int_": "a whole number",
+    "float_": "a number",
+    "finite_number": "a number",
+    "bool_": "true or false",
+    "string_": "text",
+    "tuple_": "a list",
+    "list_": "a list",
+    "dict_": "a mapping",
+    "model_": "a mapping",
+    "is_instance_of": "a template",
+}
+_MISPLACED: dict[tuple[type[Form], str], str] = {
+    (TextAction, "messages"): "text-generation goes on with a 'prompt'; for messages use task: chat-completion",
+    (ChatAction, "prompt"): "chat-completion answers 'messages'; for a prompt use task: text-generation",
+    (ChatAction, "text"): "chat-completion answers 'messages'; for a text use task: text-generation",
+}
