@@ -73,7 +73,7 @@ def error_chunk(envelope: dict[str, Any]) -> bytes:
 
 
 class _Chunks:
-    """The frame of a stream's chunks; counts the finished choices and what it took so far."""
+    """The frame of a stream's chunks. Usage before the end is what can be seen here: a token a piece, and no prompt."""
 
     def __init__(self, frame: Frame, kind: str) -> None:
         self._frame = frame
@@ -81,9 +81,11 @@ class _Chunks:
         self._tail = b"]}\n\n" if frame.usage == "never" else b'],"usage":null}\n\n'
         self._so_far = 0
 
-    def choice(self, index: int, body: bytes, logprobs: bytes = b"null", finish: bytes = b"null") -> bytes:
+    def choice(
+        self, index: int, body: bytes, logprobs: bytes = b"null", finish: bytes = b"null", tokens: int = 1
+    ) -> bytes:
         """A chunk with a piece of one choice; `body` is its delta or text as a JSON member."""
-        self._so_far += finish == b"null"
+        self._so_far += tokens
         tail = self._tail if self._frame.usage != "always" else self._usage(Usage(0, self._so_far))
         return b'%b{"index":%d,%b,"logprobs":%b,"finish_reason":%b}%b' % (
             self._head,
@@ -113,10 +115,12 @@ class ChatEncoder:
     def opening(self) -> bytes:
         """The role of every choice, in order: clients fail on a choice whose predecessors they have not seen."""
         role = b'"delta":{"role":"assistant","content":""}'
-        return b"".join(self._chunks.choice(index, role) for index in range(self._frame.choices))
+        return b"".join(self._chunks.choice(index, role, tokens=0) for index in range(self._frame.choices))
 
     def chunk(self, event: Event) -> bytes:
         match event:
+            case TextDelta(logprobs=None):
+                return self._chunks.choice(event.choice, b'"delta":{"content":%b}' % _json(event.text))
             case TextDelta():
                 delta = b'"delta":{"content":%b}' % _json(event.text)
             case ReasoningDelta():
@@ -126,7 +130,9 @@ class ChatEncoder:
             case ToolCallDelta():
                 delta = b'"delta":%b' % _json(_call_delta(event, self._frame.old_functions))
             case Finish():
-                return self._chunks.choice(event.choice, b'"delta":{}', finish=_json(self._reason(event.reason)))
+                return self._chunks.choice(
+                    event.choice, b'"delta":{}', finish=_json(self._reason(event.reason)), tokens=0
+                )
             case Usage():
                 return self._chunks.usage(event)
             case _:
@@ -172,7 +178,7 @@ class TextEncoder:
                 logprobs = b"null" if event.logprobs is None else _json(self._logprobs(event.choice, event.logprobs))
                 return self._chunks.choice(event.choice, b'"text":%b' % _json(event.text), logprobs)
             case Finish():
-                return self._chunks.choice(event.choice, b'"text":""', finish=_json(event.reason))
+                return self._chunks.choice(event.choice, b'"text":""', finish=_json(event.reason), tokens=0)
             case Usage():
                 return self._chunks.usage(event)
             case _:

@@ -22,12 +22,14 @@ _OPENAI_VERSION = "2020-10-01"
 class Record:
     """One request. Times are of `time.perf_counter`.
 
-    `endpoint` and `model` are set once it is clear that they exist here; until then they are empty.
+    `endpoint` and `model` are set once it is clear that they exist here; until then they are empty. `send` is the
+    server's own: the layers above a route only care for the start of an answer, and a chunk need not pass them all.
     """
 
-    def __init__(self, request_id: str, path: str) -> None:
+    def __init__(self, request_id: str, path: str, send: Send) -> None:
         self.id = request_id
         self.path = path
+        self.send = send
         self.started = time.perf_counter()
         self.first_token: float | None = None
         self.endpoint = ""
@@ -75,7 +77,7 @@ class Recorder:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        record = scope["modelcompose.record"] = Record(_request_id(scope), scope["path"][:200])
+        record = scope["modelcompose.record"] = Record(_request_id(scope), scope["path"][:200], send)
 
         async def noting_send(message: Message) -> None:
             if message["type"] == "http.response.start":

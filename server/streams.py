@@ -10,7 +10,7 @@ from typing import cast
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ..adapters.events import Event, Finish, collect
+from ..adapters.events import Event, Finish, TextDelta, collect
 from .encode import DONE, KEEP_ALIVE, Encoder, error_chunk
 from .errors import failure, log_unexpected
 from .record import Record
@@ -25,9 +25,13 @@ _UNFINISHED = "the adapter's events ended before every choice had its Finish"
 
 
 class Wire:
-    """The sending side of one response: open, write, close; and a comment when nothing else was sent for a while."""
+    """The sending side of one response: open, write, close; and a comment when nothing else was sent for a while.
 
-    def __init__(self, send: Send) -> None:
+    `start` takes the message that begins the response, `send` all others.
+    """
+
+    def __init__(self, start: Send, send: Send) -> None:
+        self._start = start
         self._send = send
         self._is_busy = False
         self._was_silent = False
@@ -37,7 +41,7 @@ class Wire:
     async def open(self, headers: list[tuple[bytes, bytes]]) -> None:
         self.is_open = True
         # Whoever sends may add headers of his own to the list.
-        await self._send({"type": "http.response.start", "status": 200, "headers": [*headers]})
+        await self._start({"type": "http.response.start", "status": 200, "headers": [*headers]})
 
     async def write(self, data: bytes) -> None:
         if data:
@@ -84,7 +88,7 @@ class Answer(Response):
         self._keep_alive = keep_alive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        wire = Wire(send)
+        wire = Wire(send, self._record.send)
         work = asyncio.create_task(self._stream(wire) if self._is_stream else self._whole(wire))
         gone = asyncio.create_task(_disconnected(receive))
         try:
@@ -116,16 +120,18 @@ class Answer(Response):
 
     async def _stream(self, wire: Wire) -> None:
         unfinished = set(range(self._choices))
+        record, encode = self._record, self._encoder.chunk
         try:
             async with aclosing(self._events) as events:
                 async for event in events:
-                    self._record.see(event)
-                    if not wire.is_open:
-                        await wire.open(_EVENT_STREAM)
-                        await wire.write(self._encoder.opening())
-                    if isinstance(event, Finish):
-                        unfinished.discard(event.choice)
-                    await wire.write(self._encoder.chunk(event))
+                    if record.first_token is None or not isinstance(event, TextDelta):
+                        record.see(event)
+                        if isinstance(event, Finish):
+                            unfinished.discard(event.choice)
+                        if not wire.is_open:
+                            await wire.open(_EVENT_STREAM)
+                            await wire.write(self._encoder.opening())
+                    await wire.write(encode(event))
             if unfinished:
                 raise RuntimeError(_UNFINISHED)
         except Exception as error:
