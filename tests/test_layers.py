@@ -32,6 +32,7 @@ ROOMS_OF_THIRD_PARTIES = {
     "uvicorn": ("server/", "clients/up.py"),
     "torch": ("adapters/transformers/", "adapters/bundled/train/"),
     "yaml": ("workflows/load.py",),
+    "httpx2": ("workflows/components/http", "adapters/vllm/", "clients/"),
     "gradio": ("clients/webui.py",),
     "typer": ("clients/",),
     "rich": ("clients/",),

@@ -1,0 +1,1 @@
+"""What jobs call: models, HTTP servers, commands, other workflows; one file each."""

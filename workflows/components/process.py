@@ -1,0 +1,92 @@
+"""One process from its start to its end, with everything it started."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from ...adapters.errors import ComposeError
+
+MOST_OUTPUT = 16 * 1024 * 1024
+"""Bytes that a process may write to either of its outputs."""
+
+GRACE = 2.0
+"""Seconds between being asked to end and being killed."""
+
+_CHUNK = 64 * 1024
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """What a process wrote, and how it ended; a negative exit code is a signal."""
+
+    stdout: str
+    stderr: str
+    exit_code: int
+
+
+async def run_process(words: Sequence[str], env: Mapping[str, str], folder: Path, timeout: float) -> Finished:
+    """Run a program in a process group of its own, with nothing to read; no process of the group survives this call.
+
+    Raises TimeoutError after `timeout` seconds, OSError if it cannot be started, ComposeError if it writes too much.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=env, cwd=folder, start_new_session=True
+    )
+    try:
+        async with asyncio.timeout(timeout):
+            stdout, stderr = await _read_both(process)
+            return Finished(_text(stdout), _text(stderr), await process.wait())
+    finally:
+        await _end(process)
+
+
+async def _read_both(process: Process) -> tuple[bytes, bytes]:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    tasks = [asyncio.create_task(_read(stream)) for stream in (process.stdout, process.stderr)]
+    try:
+        stdout, stderr = await asyncio.gather(*tasks)
+        return stdout, stderr
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _read(stream: asyncio.StreamReader) -> bytes:
+    pieces = bytearray()
+    while piece := await stream.read(_CHUNK):
+        pieces += piece
+        if len(pieces) > MOST_OUTPUT:
+            raise ComposeError(f"the command wrote more than {MOST_OUTPUT} bytes")
+    return bytes(pieces)
+
+
+async def _end(process: Process) -> None:
+    """End what is left of the process group, kindly at first."""
+    try:
+        if process.returncode is None:
+            _signal(process, signal.SIGTERM)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), GRACE)
+    finally:
+        _signal(process, signal.SIGKILL)
+        # The pipes may be held open by a process that left the group; nobody reads them any more.
+        process._transport.close()  # type: ignore[attr-defined]
+        await process.wait()
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")

@@ -1,0 +1,238 @@
+"""One performance of a workflow's jobs: each runs as soon as those it depends on are done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from typing import Any, Literal
+
+import msgspec
+
+from ..adapters.base import GenerationRequest
+from ..adapters.errors import ComposeError, InvalidRequest
+from .components.call import Call, Meter
+from .components.streams import Stream, put_for, replay, stream_in
+from .graph import Plan, action_of, component_of, jobs_in
+from .outputs import render_output
+from .references import Cast, Template, cast
+from .schema import Action, Component, ComposeFile, Job, Workflow, render_deep
+
+MOST_REPETITIONS = 1000
+
+State = Literal["pending", "processing", "completed", "failed", "cancelled"]
+
+
+class JobStarted(msgspec.Struct, frozen=True):
+    """What a job depends on is done."""
+
+    job: str
+
+
+class JobText(msgspec.Struct, frozen=True):
+    """A piece of what a job's model says, at first perhaps an empty one: the model has accepted the request.
+
+    `label` is the job or one of its repetitions.
+    """
+
+    job: str
+    label: str
+    text: str
+
+
+class JobFinished(msgspec.Struct, frozen=True):
+    """A job before the last one has its output."""
+
+    job: str
+    output: Any
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What the workflow gives: a value, or a tree with a stream in it whose parts follow."""
+
+    tree: Any
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A part of the outcome's stream."""
+
+    part: Any
+
+
+Happening = JobStarted | JobText | JobFinished | Outcome | Part
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a run failed, and in which job."""
+
+    job: str
+    error: Exception
+
+
+class Task(msgspec.Struct, frozen=True):
+    """A workflow to be performed: `given` is its input, `request` what a client asks of its last model call."""
+
+    workflow: Workflow
+    plan: Plan
+    file: ComposeFile
+    given: Any
+    meter: Meter
+    request: GenerationRequest | None = None
+
+
+Caller = Callable[[Component, Action, Call], AbstractAsyncContextManager[Any]]
+Tell = Callable[[Happening], Awaitable[None]]
+
+
+class Jobs:
+    """Performs a task's jobs, telling what happens; the first one that fails ends them all and is the `failure`."""
+
+    def __init__(self, task: Task, call: Caller, tell: Tell, parts: AsyncGenerator[Any]) -> None:
+        """`parts` is where whoever reads the outcome gets its stream's parts from."""
+        self._task = task
+        self._call_component = call
+        self._tell = tell
+        self._parts = parts
+        self._outputs: dict[str, Any] = {}
+        self._done = {job.id: asyncio.Event() for job in task.plan.jobs}
+        self._output: Any = None
+        self._is_told = False
+        self.states: dict[str, State] = {job.id: "pending" for job in task.plan.jobs}
+        self.failure: Failure | None = None
+
+    async def perform(self) -> Any:
+        """The whole output; the outcome is told before, at once if it is a stream and else at the end."""
+        async with asyncio.TaskGroup() as group:
+            for job in self._task.plan.jobs:
+                group.create_task(self._perform(job), name=f"job {job.id}")
+        if not self._is_told:
+            await self._tell(Outcome(self._output))
+        return self._output
+
+    async def _perform(self, job: Job) -> None:
+        try:
+            await self._wait_for(self._task.plan.dependencies[job.id])
+            self.states[job.id] = "processing"
+            await self._tell(JobStarted(job.id))
+            if job.id == self._task.plan.terminal:
+                await self._perform_last(job)
+            else:
+                self._outputs[job.id] = {"output": (output := await self._whole(job))}
+                await self._tell(JobFinished(job.id, output))
+            self.states[job.id] = "completed"
+            self._done[job.id].set()
+        except asyncio.CancelledError as error:
+            self.states[job.id] = "cancelled"
+            if _is_wanted():
+                raise
+            self._fail(job, ComposeError(f"what job '{job.id}' called was cancelled from elsewhere"))
+            raise RuntimeError from error
+        except Exception as error:
+            self._fail(job, error)
+            raise
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        self.states[job.id] = "failed"
+        self.failure = self.failure or Failure(job.id, error)
+
+    async def _wait_for(self, jobs: frozenset[str]) -> None:
+        for job in jobs:
+            await self._done[job].wait()
+
+    async def _whole(self, job: Job) -> Any:
+        """A job's whole output; if it is repeated, the list of its outputs."""
+        if job.repeat_count is None:
+            return await self._once(job, job.id, {})
+        outputs: list[Any] = [None] * self._repetitions(job)
+
+        async def repeat(index: int) -> None:
+            try:
+                outputs[index] = await self._once(job, f"{job.id}[{index}]", {"index": index})
+            except Exception as error:
+                self._fail(job, error)
+                raise
+
+        async with asyncio.TaskGroup() as group:
+            for index in range(len(outputs)):
+                group.create_task(repeat(index), name=f"job {job.id}[{index}]")
+        return outputs
+
+    async def _once(self, job: Job, label: str, extra: Mapping[str, Any]) -> Any:
+        async with self._called(job, extra) as tree:
+            stream = stream_in(tree)
+            if stream is None:
+                return tree
+            whole = await stream.through(self._overheard(job, label, stream)).value()
+            return put_for(stream, whole, tree)
+
+    async def _overheard(self, job: Job, label: str, stream: Stream) -> AsyncGenerator[Any]:
+        """A stream's parts, its text told on the way."""
+        is_accepted = False
+        parts: AsyncGenerator[Any] = stream.parts
+        async with aclosing(parts):
+            async for part in parts:
+                if (text := stream.text(part)) or not is_accepted:
+                    await self._tell(JobText(job.id, label, text))
+                    is_accepted = True
+                yield part
+
+    async def _perform_last(self, job: Job) -> None:
+        if job.repeat_count is not None:
+            await self._conclude(job, await self._whole(job))
+            return
+        async with self._called(job, {}) as tree:
+            await self._conclude(job, tree)
+
+    async def _conclude(self, job: Job, output: Any) -> None:
+        """Make the workflow's output of the last job's."""
+        workflow, own = self._task.workflow, self._task.plan.terminal
+        await self._wait_for(jobs_in(workflow.output) - {own})
+        self._outputs[job.id] = {"output": output}
+        scope = {"input": self._task.given, "output": output, "jobs": self._outputs}
+        tree = await render_output(workflow.output, scope)
+        stream = stream_in(tree)
+        if stream is None:
+            self._output = tree
+            return
+        self._is_told = True
+        await self._tell(Outcome(put_for(stream, stream.through(self._parts), tree)))
+        seen: list[Any] = []
+        parts: AsyncGenerator[Any] = stream.parts
+        async with aclosing(parts):
+            async for part in parts:
+                seen.append(part)
+                await self._tell(Part(part))
+        self._output = put_for(stream, await stream.through(replay(seen)).value(), tree)
+
+    @asynccontextmanager
+    async def _called(self, job: Job, extra: Mapping[str, Any]) -> AsyncIterator[Any]:
+        """A job's output while its call is open: a tree with at most one stream in it."""
+        outer = {"input": self._task.given, "jobs": self._outputs, **extra}
+        given = outer["input"] if job.input is None else render_deep(job.input, outer)
+        component = component_of(job, self._task.file)
+        action = action_of(job, component)
+        scope = {"input": given, **extra}
+        is_last = job.id == self._task.plan.terminal and job.repeat_count is None
+        call = Call(scope, self._task.meter, self._task.request if is_last else None)
+        async with self._call_component(component, action, call) as result:
+            named = {**scope, **dict.fromkeys(("output", "result", "response"), result)}
+            output = await render_output(action.output, named)
+            yield await render_output(job.output, {**outer, "output": output})
+
+    def _repetitions(self, job: Job) -> int:
+        template = job.repeat_count
+        path = template.only.path if isinstance(template, Template) and template.only else "repeat_count"
+        value = render_deep(template, {"input": self._task.given, "jobs": self._outputs})
+        if value is None:
+            name = path.removeprefix("input.")
+            raise InvalidRequest(f"missing input '{name}': how often to run job '{job.id}'", param=name)
+        count = int(cast(value, Cast("integer"), path))
+        if not 0 <= count <= MOST_REPETITIONS:
+            raise InvalidRequest(f"'{path}' must be between 0 and {MOST_REPETITIONS}, not {count}", param=path)
+        return count
+
+
+def _is_wanted() -> bool:
+    """Whether the current task was told to end, and not merely something it waited for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

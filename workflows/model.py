@@ -1,0 +1,158 @@
+"""A workflow as a model: an OpenAI request becomes its input, its output becomes the answer's events."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+
+from ..adapters.base import GenerationRequest, ModelCard, ModelCounters, ModelState
+from ..adapters.events import Accepted, Event, Finish, ReasoningDelta, TextDelta, Usage
+from .asking import input_of, single, taken_by
+from .components.streams import ItemStream, ModelStream
+from .graph import component_of, plan
+from .inputs import inputs_of
+from .jobs import JobFinished, JobStarted, JobText, Outcome
+from .narration import Narration
+from .run import Run
+from .runner import Runner
+from .saying import is_models_own, refuse, said
+from .schema import Workflow
+
+_UNNAMED = "default"
+
+
+class WorkflowModel:
+    """One workflow of a runner, as an adapter; usable while the runner is open."""
+
+    def __init__(self, runner: Runner, workflow: Workflow) -> None:
+        self._runner = runner
+        self._workflow = workflow
+        self._inputs = inputs_of(workflow, runner.file)
+        self._is_models_own = is_models_own(workflow, runner.file)
+        self._terminal = plan(workflow).terminal
+        self._components = {job.id: component_of(job, runner.file) for job in workflow.jobs}
+        self._created = int(time.time())
+        self._counters = ModelCounters()
+
+    @property
+    def name(self) -> str:
+        """What clients call it."""
+        return model_name(self._workflow)
+
+    def cards(self) -> Sequence[ModelCard]:
+        """The workflow, ready once its local models are."""
+        return [ModelCard(id=self.name, created=self._created, state=self._state(), counters=self._counters)]
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[Event]:
+        """The events of the last job's model call where that is what the assistant says, else the output as one delta.
+
+        Several prompts are answered one after the other, each by a run of its own.
+        """
+        taken = taken_by(self._workflow, self._inputs, request)
+        if not self._is_models_own:
+            refuse(request, self.name, taken)
+        usage = Usage(0, 0)
+        self._count(running=1, requests=1)
+        is_whole = False
+        try:
+            for index, each in enumerate(single(request)):
+                given = input_of(self._workflow, self._inputs, each)
+                wishes = _left(each, taken) if self._is_models_own else None
+                async with self._runner.run(self._workflow.id, given, request=wishes) as run:
+                    async with aclosing(self._answer(run, each.n, is_first=index == 0)) as events:
+                        async for event in events:
+                            yield _shifted(event, index * request.n)
+                    usage += run.usage
+            is_whole = True
+            yield usage
+        finally:
+            self._count(running=-1, cancelled=not is_whole)
+            self._count(prompt_tokens=usage.prompt_tokens, generated_tokens=usage.completion_tokens)
+
+    async def _answer(self, run: Run, choices: int, *, is_first: bool) -> AsyncGenerator[Event]:
+        """The events of one run, all but its usage."""
+        is_accepted = not is_first
+        narration = Narration()
+        tree: Any = None
+        async with aclosing(run.happenings()) as happenings:
+            async for happening in happenings:
+                if isinstance(happening, Outcome):
+                    tree = happening.tree
+                elif not is_accepted and self._is_under_way(happening):
+                    is_accepted = True
+                    yield Accepted()
+                if self._workflow.openai.show_jobs and (text := narration.feed(happening)):
+                    yield ReasoningDelta(text)
+        words = await said(self._workflow, tree, choices=choices)
+        if isinstance(words, str):
+            yield TextDelta(words)
+            yield Finish("stop")
+            return
+        async with aclosing(_events(words)) as events:
+            async for event in events:
+                if not (isinstance(event, Usage) or (isinstance(event, Accepted) and is_accepted)):
+                    yield event
+
+    def _is_under_way(self, happening: JobStarted | JobText | JobFinished) -> bool:
+        """Whether nothing refuses the request any more: a job before the last one was accepted by its model, or needs
+        no model.
+        """
+        if happening.job == self._terminal:
+            return False
+        return not isinstance(happening, JobStarted) or self._components[happening.job].type in ("shell", "http-client")
+
+    def _state(self) -> ModelState:
+        """The state of the first of its local models that is not ready."""
+        adapters = [self._runner.local_model(component.id) for component in self._components.values()]
+        states = [card.state for adapter in adapters if adapter is not None for card in adapter.cards()]
+        return next((state for state in states if state.phase != "ready"), ModelState("ready"))
+
+    def _count(self, **changes: int) -> None:
+        counters = {name: getattr(self._counters, name) + change for name, change in changes.items()}
+        self._counters = msgspec.structs.replace(self._counters, **counters)
+
+
+def workflow_models(runner: Runner) -> list[WorkflowModel]:
+    """Every workflow of a runner's file."""
+    return [WorkflowModel(runner, workflow) for workflow in runner.file.workflows]
+
+
+def model_name(workflow: Workflow) -> str:
+    """`openai.model`, else the id, else the title as a slug."""
+    if workflow.openai.model is not None:
+        return workflow.openai.model
+    if workflow.id != _UNNAMED or workflow.title is None:
+        return workflow.id
+    return re.sub(r"\W+", "-", workflow.title.lower()).strip("-") or workflow.id
+
+
+def _left(request: GenerationRequest, taken: frozenset[str]) -> GenerationRequest:
+    """The request without the wishes that reach the workflow as inputs."""
+    defaults = GenerationRequest(model=request.model)
+    fields = {"tools": "tools", "tool_choice": "tool_choice", "response_format": "constraint", "logprobs": "logprobs"}
+    gone = {field: getattr(defaults, field) for name, field in fields.items() if name in taken}
+    return msgspec.structs.replace(request, **gone)
+
+
+def _shifted(event: Event, by: int) -> Event:
+    if by == 0 or isinstance(event, Accepted | Usage):
+        return event
+    return msgspec.structs.replace(event, choice=event.choice + by)
+
+
+async def _events(words: ModelStream | ItemStream) -> AsyncGenerator[Event]:
+    if isinstance(words, ModelStream):
+        async with aclosing(words.parts) as parts:
+            async for part in parts:
+                yield part
+        return
+    async with aclosing(words.items()) as items:
+        async for item in items:
+            if text := words.text(item):
+                yield TextDelta(text)
+    yield Finish("stop")
