@@ -17,6 +17,7 @@ from . import data
 from .batches import Batch, Encoded, Encoder, make_batch, pack
 from .network import Network
 from .optimizer import Optimizer, rate
+from .render import ANSWER_WEIGHT
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Plan:
     batch_tokens: int = 8192
     seed: int = 1
     checkpoint_minutes: float = 5.0
+    probes: int = 16
     use_compiler: bool = True
 
 
@@ -119,18 +121,23 @@ class Run:
     def skill_scores(self) -> dict[str, float]:
         """Share of unseen examples whose last answer comes out letter for letter under greedy decoding, by skill."""
         scores: dict[str, list[bool]] = {}
-        for item in self._probes():
-            last = max(i for i, weight in enumerate(item.weights) if weight < 1.0 and i + 2 < len(item.weights))
-            batch = pack([item], 1, len(item.tokens), self.encoder.padding)
+        probes = sorted(self._probes(), key=lambda item: len(item.tokens))
+        for start in range(0, len(probes), 16):
+            group = probes[start : start + 16]
+            batch = pack(group, len(group), len(group[-1].tokens), self.encoder.padding)
             _, right = self.network.losses(batch.tokens.to(self.device), batch.examples.to(self.device))
-            scores.setdefault(item.skill, []).append(bool(right[0, last:-1].all()))
+            for number, item in enumerate(group):
+                row, first = (batch.examples == number).nonzero()[0].tolist()
+                answer = _last_answer(item)
+                hit = right[row, first + answer.start - 1 : first + answer.stop - 1].all()
+                scores.setdefault(item.skill, []).append(bool(hit))
         return {skill: round(sum(hits) / len(hits), 3) for skill, hits in sorted(scores.items())}
 
     def _probes(self) -> list[Encoded]:
         random = Random("probes")
         probes = []
         for _, maker in data.MIXTURE:
-            for _ in range(16):
+            for _ in range(self.plan.probes):
                 item = self.encoder.encode(data.with_thinking(random, maker(random, self.sources), 0.0))
                 if item.skill != "document" and len(item.tokens) < 512:
                     probes.append(item)
@@ -141,3 +148,10 @@ class Run:
         print(json.dumps(line), flush=True)
         with (self.plan.work / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
+
+
+def _last_answer(item: Encoded) -> slice:
+    """Where the tokens of an example's last answer stand."""
+    end = max(index for index, weight in enumerate(item.weights) if weight == ANSWER_WEIGHT) + 1
+    start = max(index for index, weight in enumerate(item.weights[:end]) if weight < ANSWER_WEIGHT) + 1
+    return slice(start, end)

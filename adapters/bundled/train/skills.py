@@ -239,8 +239,10 @@ MEMORIES: tuple[tuple[str, str, str, str, str], ...] = (
     (
         "city",
         "I live in {}.|I am from {}.|I come from {}.|My home town is {}.|I moved to {} last year.",
-        "Where do I live?|Which city do I live in?|Where am I from?|What is my home town?|"
-        "Do you remember where I live?",
+        (
+            "Where do I live?|Which city do I live in?|Where am I from?|What is my home town?|"
+            "Do you remember where I live?"
+        ),
         "You live in {}.",
         "where you live",
     ),

@@ -1,0 +1,69 @@
+"""A few steps of training on a tiny network: they learn, go on after a stop, and export what transformers loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+from modelcompose.adapters.bundled.train import corpus, data
+from modelcompose.adapters.bundled.train.batches import Encoder
+from modelcompose.adapters.bundled.train.export import configuration, export
+from modelcompose.adapters.bundled.train.loop import Plan, Run
+from modelcompose.adapters.bundled.train.network import Network, to_transformers
+from modelcompose.adapters.bundled.train.optimizer import rate
+from modelcompose.adapters.bundled.train.render import plain, render
+from modelcompose.adapters.bundled.train.tokenizer import build
+
+
+def tiny_run(work: Path, steps: int) -> Run:
+    random = Random(0)
+    sources = data.Sources(corpus.read())
+    texts = [plain(text) for _ in range(100) for text, _ in render(data.make(random, sources))]
+    tokenizer = build(texts, 400)
+    config = configuration(tokenizer, hidden=32, layers=2, inner=64, heads=2)
+    plan = Plan(work, steps=steps, batch_tokens=2048, probes=1, use_compiler=False)
+    return Run(plan, config, sources, Encoder(tokenizer))
+
+
+def test_a_run_goes_on_after_a_stop_and_is_exported(tmp_path: Path) -> None:
+    first = tiny_run(tmp_path, 3)
+    first.train()
+    second = tiny_run(tmp_path, 5)
+    assert second.step == 3
+    assert all(a.equal(b) for a, b in zip(first.network.parameters(), second.network.parameters(), strict=True))
+    second.train()
+    assert second.step == 5
+    config, encoder = second.network.config, second.encoder
+    export(to_transformers(second.network), config, encoder.tokenizer, tmp_path / "model")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.bfloat16)
+    assert isinstance(loaded, LlamaForCausalLM)
+    assert loaded.model.embed_tokens.weight.equal(second.network.embedding.weight)
+
+
+def test_the_network_computes_what_transformers_computes() -> None:
+    run_config = configuration(build(["a b c"], 300, minimum=1), hidden=32, layers=2, inner=64, heads=2)
+    network = Network(run_config)
+    theirs = LlamaForCausalLM(run_config)
+    theirs.load_state_dict(to_transformers(network), strict=False)
+    tokens = torch.randint(0, 256, (2, 20))
+    with torch.no_grad():
+        ours = network(tokens, torch.zeros_like(tokens)) @ network.embedding.weight.T
+        torch.testing.assert_close(ours, theirs(tokens).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_an_example_does_not_see_its_neighbour_in_the_row() -> None:
+    network = Network(configuration(build(["a b c"], 300, minimum=1), hidden=32, layers=2, inner=64, heads=2))
+    tokens = torch.randint(0, 256, (1, 12))
+    numbers = torch.tensor([[0] * 5 + [1] * 7])
+    other = tokens.clone()
+    other[0, :5] = torch.randint(0, 256, (5,))
+    with torch.no_grad():
+        assert network(tokens, numbers)[0, 5:].equal(network(other, numbers)[0, 5:])
+
+
+def test_the_rate_rises_stays_and_falls() -> None:
+    assert rate(0, 0.0) < rate(30, 0.05) < rate(200, 0.1) == 1.0
+    assert rate(500, 0.5) > rate(900, 0.9) > rate(1000, 1.0)
