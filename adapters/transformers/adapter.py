@@ -25,7 +25,7 @@ RESTART_PATIENCE = 20.0
 """Seconds that a request waits for an engine that is being started again."""
 
 STEADY_SECONDS = 60.0
-"""An engine that lived this long is started again at once; one that dies sooner and sooner is given more and more time."""
+"""An engine that lived this long is started again at once; one that keeps dying sooner is given more and more time."""
 
 LONGEST_DELAY = 30.0
 
@@ -136,7 +136,7 @@ class TransformersAdapter:
                 logger.error("%s: %s", self._settings.name, self._state.detail)
                 return
             steady = time.monotonic() - started > STEADY_SECONDS
-            delay = 0.0 if steady or delay == 0 and self._was_ready else min(max(1.0, delay * 2), LONGEST_DELAY)
+            delay = 0.0 if steady or (delay == 0 and self._was_ready) else min(max(1.0, delay * 2), LONGEST_DELAY)
             self._engine_died(status, delay)
             await asyncio.sleep(delay)
 

@@ -84,7 +84,7 @@ class Line:
 
     def drain(self) -> None:
         """Receive what is there."""
-        while not self._socket.closed and self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while not self._socket.closed and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._receive(self._decoder.decode(self._socket.recv(zmq.NOBLOCK)))
 
 
@@ -107,13 +107,14 @@ async def engine_process(settings: ModelSettings, receive: Receive) -> AsyncIter
 
 
 def _listen(socket: zmq.Socket[bytes], settings: ModelSettings, folder: Path) -> Launch:
-    """Listen where only this user can connect: in a private folder, else on the loopback with a key that is a secret."""
+    """Listen where only this user can connect: in a private folder, else on the loopback with a key as the secret."""
     path = str(folder / "engine")
     if zmq.has("ipc") and len(path) < IPC_PATH_LIMIT:
         socket.bind(f"ipc://{path}")
         return Launch(settings, f"ipc://{path}")
     server_key, secret_key = zmq.curve_keypair()
-    socket.curve_server, socket.curve_secretkey = True, secret_key
+    socket.setsockopt(zmq.CURVE_SERVER, 1)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, secret_key)
     port = socket.bind_to_random_port("tcp://127.0.0.1")
     return Launch(settings, f"tcp://127.0.0.1:{port}", server_key)
 

@@ -99,12 +99,23 @@ class Engine:
 
     def _prepare(self, id: int, request: GenerationRequest) -> Request:
         prompts = self._prompts.build(request)
+        self._check_token_ids(request, prompts)
         accepted = Request(id, request, sum(len(prompt.token_ids) for prompt in prompts))
         for index, prompt in enumerate(prompts):
             limit = self._limit(request, prompt)
             for k in range(request.n):
                 accepted.sequences.append(self._sequence(accepted, prompt, limit, index * request.n + k, k))
         return accepted
+
+    def _check_token_ids(self, request: GenerationRequest, prompts: list[EncodedPrompt]) -> None:
+        """Refuse token ids that the model has not, before they can do harm in its forward."""
+        size = self._loaded.vocab_size
+        for name, ids in [
+            *((prompt.param, prompt.token_ids) for prompt in prompts),
+            ("logit_bias", request.sampling.logit_bias),
+        ]:
+            if (wrong := next((id for id in ids if not 0 <= id < size), None)) is not None:
+                raise InvalidRequest(f"'{name}': {wrong} is no token id; this model has {size}", param=name)
 
     def _sequence(self, accepted: Request, prompt: EncodedPrompt, limit: int, choice: int, k: int) -> Sequence:
         """Choice number `choice` of a request, the `k`-th answer to its prompt."""
@@ -149,6 +160,7 @@ class Engine:
             self._score_prompt(sequence, logits)
         if sequence.left_of_prompt == 0:
             for sibling in self._siblings(sequence):
+                assert sequence.state is not None
                 sibling.state, sibling.computed = sequence.state.copy(), sequence.computed
                 sibling.prompt_logprobs = sequence.prompt_logprobs
                 self._advance(sibling, logits[-1])
@@ -188,7 +200,7 @@ class Engine:
         return logits
 
     def _advance(self, sequence: Sequence, logits: Tensor | None) -> None:
-        """Choose the next token from `logits` `[vocabulary]` (None: there is none to choose) and say what comes of it."""
+        """Choose the next token from `logits` `[vocabulary]` (None: there is none to choose); say what comes of it."""
         try:
             self._say(sequence, logits)
         except Exception as error:  # a request's own fault: its grammar, its processors, its parser
@@ -239,7 +251,9 @@ class Engine:
         self._drop(id)
         if _is_out_of_memory(error):
             logger.warning("request %d: out of memory: %s", id, error)
-            error = ModelUnavailable("there is not enough memory left for this request; try a shorter one", retry_after=5)
+            error = ModelUnavailable(
+                "there is not enough memory left for this request; try a shorter one", retry_after=5
+            )
         elif not isinstance(error, ComposeError):
             logger.error("request %d failed", id, exc_info=error)
             error = ComposeError("the engine failed on this request; the server's log says how")
@@ -253,7 +267,7 @@ class Engine:
 
 
 def logprobs_of(logits: Tensor, tokens: list[int], top: int) -> list[Logprob]:
-    """The log-probability of each token under its row of the model's own `logits` `[tokens, vocabulary]`, and the `top` best."""
+    """How likely each token was under its row of the model's `logits` `[tokens, vocabulary]`, and the `top` best."""
     logprobs = logits.float().log_softmax(-1)
     chosen = logprobs.gather(-1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
     if not top:

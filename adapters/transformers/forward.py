@@ -15,7 +15,6 @@ from transformers.cache_utils import DynamicLayer
 from ..errors import ConfigError
 from .load import LoadedModel
 
-
 SMALL_MODEL = 50_000_000
 """With fewer parameters than this, one token's matrices are done before a second thread is awake."""
 
@@ -36,15 +35,15 @@ class Forward:
     """Runs a model step by step. Call it in inference mode."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self._model = loaded.model
+        self._model: Any = loaded.model  # its forward is typed as whatever attribute a module may have
         self._device = loaded.device
         self._threads = torch.get_num_threads()
-        is_small = loaded.device.type == "cpu" and loaded.model.num_parameters() < SMALL_MODEL
+        is_small = loaded.device.type == "cpu" and self._model.num_parameters() < SMALL_MODEL
         self._decode_threads = 1 if is_small else self._threads
         self._is_encoder_decoder = loaded.is_encoder_decoder
         names = inspect.signature(loaded.model.forward).parameters
-        self._cache_name = next((name for name in ("past_key_values", "cache_params") if name in names), None)
-        if self._cache_name is None or not loaded.model._supports_default_dynamic_cache():
+        self._cache_name = next((name for name in ("past_key_values", "cache_params") if name in names), "")
+        if not self._cache_name or not self._model._supports_default_dynamic_cache():
             raise ConfigError(f"{loaded.name}: models of the type {type(loaded.model).__name__} are not supported yet")
         self._config = loaded.model.config.get_text_config(decoder=True)
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in names else {}

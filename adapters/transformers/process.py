@@ -36,12 +36,14 @@ class Line:
     """The engine's end of the line to its server."""
 
     def __init__(self, launch: Launch) -> None:
-        self._socket = zmq.Context.instance().socket(zmq.PAIR)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
         self._socket.setsockopt(zmq.SNDHWM, 0)
         self._socket.setsockopt(zmq.RCVHWM, 0)
         if launch.server_key is not None:
-            self._socket.curve_serverkey = launch.server_key
-            self._socket.curve_publickey, self._socket.curve_secretkey = zmq.curve_keypair()
+            public_key, secret_key = zmq.curve_keypair()
+            self._socket.setsockopt(zmq.CURVE_SERVERKEY, launch.server_key)
+            self._socket.setsockopt(zmq.CURVE_PUBLICKEY, public_key)
+            self._socket.setsockopt(zmq.CURVE_SECRETKEY, secret_key)
         self._socket.connect(launch.address)
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
@@ -59,7 +61,7 @@ class Line:
         if wait:
             self._socket.poll()
         messages = []
-        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             messages.append(self._decoder.decode(self._socket.recv()))
         return messages
 
@@ -121,7 +123,9 @@ def _load(settings: ModelSettings, line: Line) -> Engine | None:
 def _cores() -> int:
     """The physical cores this process may use; where there are many, one is left to the server."""
     physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    usable = min(physical, len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else physical)
+    usable = min(
+        physical, len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else physical
+    )
     return usable - 1 if usable > 4 else usable
 
 

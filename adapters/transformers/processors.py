@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -12,17 +13,18 @@ from .sampling import LogitsProcessor
 
 
 class ModelProcessors:
-    """Makes transformers' own logits processors for each sequence: no_repeat_ngram_size, forced and suppressed tokens ...
+    """Makes transformers' own logits processors for each sequence: repeated n-grams, forced and suppressed tokens ...
 
     Most models ask for none.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self._loaded = loaded
+        self._model: Any = loaded.model  # what is called here has no types
+        self._device = loaded.device
         self._config = copy.deepcopy(loaded.model.generation_config)
         # These are `Sampler`'s part.
         self._config.do_sample, self._config.repetition_penalty = False, None
-        loaded.model._prepare_special_tokens(self._config, device=loaded.device)
+        self._model._prepare_special_tokens(self._config, device=loaded.device)
         self._has_any = True
         self._has_any = bool(self((0,), 1, 1))
 
@@ -32,10 +34,10 @@ class ModelProcessors:
             return []
         self._config.max_length = start + limit
         return list(
-            self._loaded.model._get_logits_processor(
+            self._model._get_logits_processor(
                 self._config,
                 input_ids_seq_length=start,
-                encoder_input_ids=torch.tensor([list(prompt)], device=self._loaded.device),
-                device=str(self._loaded.device),
+                encoder_input_ids=torch.tensor([list(prompt)], device=self._device),
+                device=str(self._device),
             )
         )

@@ -1,0 +1,146 @@
+"""Each sampling parameter does what it says, on logits made by hand."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers.generation.logits_process import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from modelcompose.adapters.base import Sampling
+from modelcompose.adapters.transformers.sampling import Sampler, filtered, with_defaults
+
+GREEDY = 0.0
+
+
+def logits_of(*values: float) -> Tensor:
+    return torch.tensor(values)
+
+
+def random_logits(size: int = 500) -> Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(3)) * 3
+
+
+def choose(logits: Tensor, tokens: list[int] | None = None, times: int = 1, **fields: Any) -> list[int]:
+    """`times` tokens one after the other, each time from the same logits."""
+    tokens = tokens if tokens is not None else []
+    sampler = Sampler(Sampling(**{"temperature": GREEDY, **fields}), tokens, eos_token_ids=frozenset({0}))
+    start = len(tokens)
+    for _ in range(times):
+        tokens.append(sampler.choose(logits))
+    return tokens[start:]
+
+
+def test_temperature_zero_takes_the_likeliest() -> None:
+    assert choose(logits_of(1, 3, 2)) == [1]
+
+
+def test_temperature_scales_how_often_the_unlikely_is_drawn() -> None:
+    logits = logits_of(0, math.log(3))
+    assert Counter(choose(logits, times=2000, temperature=1.0, seed=1))[0] == pytest.approx(500, abs=60)
+    assert Counter(choose(logits, times=2000, temperature=0.5, seed=1))[0] == pytest.approx(200, abs=45)
+
+
+def test_draws_follow_the_distribution_with_and_without_filters() -> None:
+    logits = random_logits(50)
+    expected = logits.softmax(-1)
+    for fields in ({}, {"top_k": 49}, {"top_p": 0.9999}):
+        counts = Counter(choose(logits, times=4000, temperature=1.0, seed=5, **fields))
+        for token in expected.topk(5).indices.tolist():
+            assert counts[token] / 4000 == pytest.approx(float(expected[token]), abs=0.03)
+
+
+@pytest.mark.parametrize("top_p", [0.0, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("top_k", [0, 1, 7, 300])
+@pytest.mark.parametrize("min_p", [0.0, 0.05])
+def test_filters_keep_what_transformers_keeps(top_p: float, top_k: int, min_p: float) -> None:
+    logits = random_logits(2000)
+    warpers: list[Any] = [TopKLogitsWarper(top_k)] if top_k else []
+    warpers += [TopPLogitsWarper(top_p), *([MinPLogitsWarper(min_p)] if min_p else [])]
+    scores = logits[None].clone()
+    for warper in warpers:
+        scores = warper(None, scores)
+    ids, probabilities = filtered(logits, top_k, top_p, min_p)
+    assert ids is not None
+    assert set(ids[probabilities > 0].tolist()) == set(scores[0].isfinite().nonzero()[:, 0].tolist())
+    expected = scores[0].softmax(-1)[ids]
+    torch.testing.assert_close(probabilities / probabilities.sum(), expected)
+
+
+def test_min_p_alone_keeps_all_that_are_likely_enough() -> None:
+    _, probabilities = filtered(logits_of(0, math.log(0.5), math.log(0.05)), 0, 1.0, 0.1)
+    assert (probabilities > 0).tolist() == [True, True, False]
+
+
+def test_a_seed_gives_the_same_draws_and_another_seed_others() -> None:
+    logits = random_logits()
+    first = choose(logits, times=20, temperature=1.0, seed=-7)
+    assert choose(logits, times=20, temperature=1.0, seed=-7) == first
+    assert choose(logits, times=20, temperature=1.0, seed=7) != first
+
+
+def test_choices_of_one_seed_differ() -> None:
+    logits = random_logits()
+    sampling = Sampling(temperature=1.0, seed=7)
+    draws = [[Sampler(sampling, [], choice=k).choose(logits) for _ in range(1)] for k in range(8)]
+    assert len({tuple(draw) for draw in draws}) > 1
+
+
+def test_logit_bias_is_added() -> None:
+    assert choose(logits_of(1, 3, 2), logit_bias={2: 1.5}) == [2]
+    assert choose(logits_of(1, 3, 2), logit_bias={1: -100}) == [2]
+
+
+def test_presence_penalty_counts_once_and_only_what_was_generated() -> None:
+    assert choose(logits_of(0, 3, 2.5), [1, 1], times=5, presence_penalty=1.0) == [1, 2, 1, 1, 1]
+
+
+def test_frequency_penalty_counts_every_time() -> None:
+    assert choose(logits_of(0, 3, 2.5), times=5, frequency_penalty=0.4) == [1, 1, 2, 1, 2]
+
+
+def test_repetition_penalty_is_transformers_and_counts_the_prompt() -> None:
+    logits, seen = random_logits(20), [3, 4, 5]
+    penalise: Any = RepetitionPenaltyLogitsProcessor(1.7)
+    penalised = penalise(torch.tensor([seen]), logits[None].clone())[0]
+    ours = Sampler(Sampling(temperature=GREEDY, repetition_penalty=1.7), seen)._adjusted(logits.clone())
+    torch.testing.assert_close(ours, penalised)
+
+
+def test_repetition_penalty_counts_what_was_generated() -> None:
+    assert choose(logits_of(0, 3, 2.5), times=3, repetition_penalty=1.5) == [1, 2, 1]
+
+
+def test_min_tokens_keeps_the_end_away() -> None:
+    assert choose(logits_of(9, 1, 0), [5, 5], times=4, min_tokens=2) == [1, 1, 0, 0]
+    assert choose(logits_of(9, 8, 0), times=2, min_tokens=1, stop_token_ids=(1,)) == [2, 0]
+
+
+def test_logits_are_left_as_they_were() -> None:
+    logits = random_logits()
+    before = logits.clone()
+    choose(logits, temperature=0.7, top_p=0.5, presence_penalty=1.0, logit_bias={1: 5}, min_tokens=3)
+    assert torch.equal(logits, before)
+
+
+def test_open_fields_come_from_the_model() -> None:
+    defaults = Sampling(temperature=0.6, top_p=0.95, top_k=20, repetition_penalty=1.1)
+    assert with_defaults(Sampling(), defaults) == defaults
+    assert with_defaults(Sampling(temperature=0.0, top_k=0), defaults).temperature == 0
+    assert with_defaults(Sampling(temperature=0.0, top_k=0), defaults).top_k == 0
+
+
+def test_a_greedy_model_draws_when_the_request_filters() -> None:
+    greedy = Sampling(temperature=0.0)
+    assert with_defaults(Sampling(), greedy).temperature == 0
+    assert with_defaults(Sampling(top_p=0.9), greedy).temperature == 1
+    assert with_defaults(Sampling(top_p=1.0), greedy).temperature == 0
