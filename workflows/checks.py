@@ -155,8 +155,6 @@ class _Checks:
         yield from self._roots(job.repeat_count, (*path, "repeat_count"), {"input", "jobs"}, workflow)
         yield from self._roots(job.input, (*path, "input"), {"input", "jobs"} | index, workflow)
         yield from self._roots(job.output, (*path, "output"), {"input", "jobs", "output"} | index, workflow)
-        if isinstance(job.repeat_count, int) and job.repeat_count < 0:
-            yield self._at((*path, "repeat_count"), f"must be at least 0, not {job.repeat_count}")
         yield from self._call(job, path)
 
     def _call(self, job: Job, path: Path) -> Iterator[Problem]:

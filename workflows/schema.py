@@ -104,6 +104,9 @@ Whole = Annotated[int, BeforeValidator(_no_boolean)]
 Number = Annotated[float, BeforeValidator(_no_boolean)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 Count = Annotated[Whole, Field(ge=1)]
+NotNegative = Annotated[Whole, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Penalty = Annotated[Number, Field(ge=-2, le=2)]
 Port = Annotated[Whole, Field(ge=0, le=65535)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 BasePath = Annotated[str, AfterValidator(_base_path)]
@@ -156,18 +159,22 @@ class Controller(Form):
 class Params(Form):
     """How tokens are chosen; what is left out is the model's own choice."""
 
-    max_output_length: Setting[Whole] | None = Field(default=None, description="most tokens of the answer")
-    min_output_length: Setting[Whole] | None = Field(default=None, description="fewest tokens of the answer")
-    max_length: Setting[Whole] | None = Field(default=None, description="most tokens of prompt and answer together")
-    temperature: Setting[Number] | None = Field(default=None, description="0 is greedy")
-    top_p: Setting[Number] | None = None
-    top_k: Setting[Whole] | None = Field(default=None, description="0 is off")
-    min_p: Setting[Number] | None = None
-    repetition_penalty: Setting[Number] | None = Field(default=None, description="1 is none")
-    presence_penalty: Setting[Number] | None = None
-    frequency_penalty: Setting[Number] | None = None
+    max_output_length: Setting[Count] | None = Field(default=None, description="most tokens of the answer")
+    min_output_length: Setting[NotNegative] | None = Field(default=None, description="fewest tokens of the answer")
+    max_length: Setting[Count] | None = Field(default=None, description="most tokens of prompt and answer together")
+    temperature: Setting[Annotated[Number, Field(ge=0, le=100)]] | None = Field(default=None, description="0 is greedy")
+    top_p: Setting[Share] | None = None
+    top_k: Setting[Annotated[Whole, Field(ge=-1)]] | None = Field(default=None, description="0 and -1 are off")
+    min_p: Setting[Share] | None = None
+    repetition_penalty: Setting[Annotated[Number, Field(gt=0, le=100)]] | None = Field(
+        default=None, description="1 is none"
+    )
+    presence_penalty: Setting[Penalty] | None = None
+    frequency_penalty: Setting[Penalty] | None = None
     do_sample: Setting[bool] | None = Field(default=None, description="`false` is greedy, whatever the temperature")
-    num_return_sequences: Setting[Whole] | None = Field(default=None, description="answers to each prompt")
+    num_return_sequences: Setting[Annotated[Count, Field(le=128)]] | None = Field(
+        default=None, description="answers to each prompt"
+    )
     stop_sequences: Setting[list[str] | str] | None = Field(default=None, description="texts that end the answer")
     seed: Setting[Whole] | None = None
     pad_token_id: Setting[Whole] | None = Field(
@@ -398,7 +405,9 @@ class Job(Form):
         default=None, description="what the job gives; its component's output, untouched, if left out"
     )
     depends_on: tuple[Name, ...] = ()
-    repeat_count: Setting[Whole] | None = Field(default=None, description="run so many times, with `${index}` from 0")
+    repeat_count: Setting[NotNegative] | None = Field(
+        default=None, description="run so many times, with `${index}` from 0"
+    )
 
 
 class OpenAIFace(Form):
