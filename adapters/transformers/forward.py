@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class Forward:
     """Runs a model step by step. Call it in inference mode."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self._model: Any = loaded.model  # its forward is typed as whatever attribute a module may have
+        self._model = cast("Any", loaded.model)  # its forward is typed as whatever attribute a module may have
         self._device = loaded.device
         self._threads = torch.get_num_threads()
         is_small = loaded.device.type == "cpu" and self._model.num_parameters() < SMALL_MODEL

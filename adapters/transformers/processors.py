@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -19,7 +19,7 @@ class ModelProcessors:
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self._model: Any = loaded.model  # what is called here has no types
+        self._model = cast("Any", loaded.model)  # what is called here has no types
         self._device = loaded.device
         self._config = copy.deepcopy(loaded.model.generation_config)
         # These are `Sampler`'s part.
