@@ -20,6 +20,24 @@ Key = Annotated[
     ),
 ]
 
+Files = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--file",
+        "-f",
+        metavar="FILE",
+        help="A compose file, ./model-compose.yml if left out; several are merged, later ones over earlier ones.",
+    ),
+]
+Variables = Annotated[
+    list[str] | None,
+    typer.Option("--env", "-e", metavar="NAME=VALUE", help="A value for ${env.NAME}; several if repeated."),
+]
+EnvFiles = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="Read variables from this file and not from .env beside the compose file."),
+]
+
 app = typer.Typer(
     name="model-compose",
     help="Serve language models on this machine through OpenAI's API.",
@@ -145,6 +163,20 @@ def chat(
     options = ChatOptions(
         model=model, url=url, system=system, temperature=temperature, max_tokens=max_tokens, api_key=api_key or None
     )
+    raise typer.Exit(run(options))
+
+
+@app.command()
+def validate(
+    file: Files = None,
+    env: Variables = None,
+    env_file: EnvFiles = None,
+) -> None:
+    """Check a compose file: say what it offers, or everything that is wrong with it (exit code 2)."""
+    from .compose_files import ComposeOptions
+    from .validate import run
+
+    options = ComposeOptions(files=tuple(file or ()), env=tuple(env or ()), env_files=tuple(env_file or ()))
     raise typer.Exit(run(options))
 
 

@@ -1,0 +1,51 @@
+"""Which compose file a command is about: `-f`, `-e` and `--env-file`, or what lies in the folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from ..adapters.errors import ConfigError
+from ..workflows.load import Compose, load
+
+FILE_NAMES = ("model-compose.yml", "model-compose.yaml")
+
+
+class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options that say which files are read, and with which variables."""
+
+    files: tuple[Path, ...] = ()
+    env: tuple[str, ...] = ()
+    env_files: tuple[Path, ...] = ()
+
+
+def read(options: ComposeOptions) -> Compose:
+    """The compose file that is meant; raises ConfigError."""
+    files = options.files or files_in(Path())
+    if not files:
+        raise ConfigError(f"there is no {FILE_NAMES[0]} in {Path().absolute()}; name a file with -f")
+    env = {**os.environ, **variables(options.env, os.environ)}
+    return load(files, env=env, env_files=options.env_files)
+
+
+def files_in(folder: Path) -> tuple[Path, ...]:
+    """The folder's compose file and, as with docker compose, the `.override` one beside it; empty if there is none."""
+    for name in FILE_NAMES:
+        if (file := folder / name).is_file():
+            over = file.with_stem(f"{file.stem}.override")
+            return (file, over) if over.is_file() else (file,)
+    return ()
+
+
+def variables(pairs: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of `-e NAME=VALUE`; `-e NAME` is the environment's; raises ConfigError."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or (not equals and name not in environ):
+            raise ConfigError(f"-e takes NAME=VALUE, or the name of a variable that is set, not '{pair}'")
+        found[name] = value if equals else environ[name]
+    return found
