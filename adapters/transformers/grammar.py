@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ..base import ChoiceConstraint, Constraint, GrammarConstraint, JsonConstraint, RegexConstraint
+from ..base import (
+    ChoiceConstraint,
+    Constraint,
+    GenerationRequest,
+    GrammarConstraint,
+    JsonConstraint,
+    NamedTool,
+    RegexConstraint,
+    Tool,
+)
 from ..errors import InvalidRequest, UnsupportedParameter
 from .load import LoadedModel
+from .prompt import EncodedPrompt
+from .response_formats import Thinking, ToolSyntax
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -21,20 +32,11 @@ if TYPE_CHECKING:
 # Models that may write any amount of white space between two JSON tokens are prone to never stop doing so.
 JSON_OPTIONS: JsonCompileOptions = {"whitespace_pattern": r"[ \t\n\r]{1,40}"}
 COMPILED_KEPT = 64
-TEXT_KEPT = 12
-
-
-@dataclass(frozen=True)
-class Thinking:
-    """How a model marks its thinking, which no grammar applies to; `is_open`: the prompt has begun it already."""
-
-    open: str
-    close: str
-    is_open: bool
+TOKENS_OF_A_MARK = 12
 
 
 class Matcher:
-    """What one sequence may say next, given what it has said."""
+    """What one sequence may say next, given what it has said. Thinking is free; the grammar begins after it."""
 
     def __init__(self, matcher: LLMatcher, loaded: LoadedModel, thinking: Thinking | None) -> None:
         self._matcher = matcher
@@ -42,9 +44,9 @@ class Matcher:
         self._vocab_size = loaded.vocab_size
         self._thinking = thinking
         self._is_thinking = thinking is not None and thinking.is_open
-        self._may_think = thinking is not None and not thinking.is_open
+        self._free = set() if thinking is None or thinking.is_open else self._single_tokens(thinking.opens)
         self._recent: list[int] = []
-        self._think_token = self._single_token(thinking.open) if thinking is not None else None
+        self._has_gap = False  # whether a line end stands between the thinking and the answer
 
     def allowed(self) -> torch.Tensor | None:
         """A bool for every logit, `[vocab_size]` on the CPU; None while everything is allowed."""
@@ -52,8 +54,7 @@ class Matcher:
             return None
         bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")
         allowed = torch.from_numpy(bits[: self._vocab_size]).bool()
-        if self._may_think and self._think_token is not None:
-            allowed[self._think_token] = True
+        allowed[list(self._free)] = True
         return allowed
 
     def mask(self, logits: torch.Tensor) -> None:
@@ -66,11 +67,16 @@ class Matcher:
         """Move on by the token that was chosen; end-of-sequence tokens included."""
         if self._is_thinking:
             self._think(token_id)
-        elif self._may_think and token_id == self._think_token:
-            self._is_thinking = True
-        else:
+            return
+        has_thought = bool(self._recent)
+        if token_id not in self._free:
             self._matcher.consume_token(token_id)
-        self._may_think = False
+        elif not has_thought:
+            self._is_thinking = True
+        elif not self._has_gap:
+            self._has_gap = True
+            return
+        self._free = set()
 
     @property
     def is_complete(self) -> bool:
@@ -79,13 +85,14 @@ class Matcher:
 
     def _think(self, token_id: int) -> None:
         assert self._thinking is not None
-        self._recent = [*self._recent[1 - TEXT_KEPT :], token_id]
-        text = self._tokenizer.decode(self._recent, skip_special_tokens=False)
-        self._is_thinking = self._thinking.close not in text
+        self._recent = [*self._recent[1 - TOKENS_OF_A_MARK :], token_id]
+        if self._thinking.closes in str(self._tokenizer.decode(self._recent, skip_special_tokens=False)):
+            self._is_thinking = False
+            self._free = self._single_tokens("\n", "\n\n")  # models were trained to leave a line free here
 
-    def _single_token(self, text: str) -> int | None:
-        found = self._tokenizer.get_added_vocab().get(text)
-        return None if found is None else int(found)
+    def _single_tokens(self, *texts: str) -> set[int]:
+        found = (self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
+        return {int(ids[0]) for ids in found if len(ids) == 1}
 
 
 class GrammarCompiler:
@@ -96,13 +103,39 @@ class GrammarCompiler:
         self._tokenizer: LLTokenizer | None = None
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
 
+    def for_request(self, request: GenerationRequest, prompt: EncodedPrompt) -> Matcher | None:
+        """The matcher of one choice of a request, None if it may say anything; raises InvalidRequest."""
+        form = self._loaded.response_format if request.is_chat else None
+        thinking = form.thinking(prompt.text) if form is not None else None
+        if request.tools and (request.tool_choice == "required" or isinstance(request.tool_choice, NamedTool)):
+            syntax = form.tool_syntax if form is not None else None
+            if syntax is None:
+                why = f"the calls of {self._loaded.name} cannot be forced; use 'auto'"
+                raise UnsupportedParameter.named("tool_choice", why)
+            return self._matcher(self._calls(request, syntax), "tool_choice", thinking)
+        if request.constraint is None:
+            return None
+        syntax = form.tool_syntax if form is not None and request.tools and request.tool_choice == "auto" else None
+        if syntax is not None and isinstance(request.constraint, JsonConstraint):
+            return self._matcher(self._calls(request, syntax, _schema(request.constraint)), "response_format", thinking)
+        return self.matcher(request.constraint, thinking)
+
     def matcher(self, constraint: Constraint, thinking: Thinking | None = None) -> Matcher:
         """A matcher for one sequence; raises InvalidRequest where the constraint itself is wrong."""
         param, grammar = _grammar_of(constraint)
-        return self.grammar_matcher(grammar, param, thinking)
+        return self._matcher(grammar, param, thinking)
 
-    def grammar_matcher(self, grammar: str, param: str, thinking: Thinking | None = None) -> Matcher:
-        """A matcher for a grammar in llguidance's own form, on behalf of the request's field `param`."""
+    def _calls(self, request: GenerationRequest, syntax: ToolSyntax, answer: dict[str, Any] | None = None) -> str:
+        """Tool calls in the model's own format, or instead of them an answer in JSON."""
+        tools = list(request.tools)
+        if isinstance(request.tool_choice, NamedTool):
+            tools = [tool for tool in tools if tool["function"]["name"] == request.tool_choice.name]
+            if not tools:
+                raise InvalidRequest(f"there is no tool {request.tool_choice.name!r}", param="tool_choice")
+        is_single = not request.parallel_tool_calls or isinstance(request.tool_choice, NamedTool)
+        return tool_grammar(tools, syntax, self._taken_in("tools"), is_single=is_single, answer=answer)
+
+    def _matcher(self, grammar: str, param: str, thinking: Thinking | None) -> Matcher:
         key = f"{param}\0{grammar}"
         if key not in self._compiled:
             self._compiled[key] = self._compile(grammar, param)
@@ -141,9 +174,8 @@ def _grammar_of(constraint: Constraint) -> tuple[str, str]:
     from llguidance import LLMatcher
 
     match constraint:
-        case JsonConstraint(schema):
-            schema = {"type": "object"} if schema is None else schema
-            return "response_format", LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS)
+        case JsonConstraint():
+            return "response_format", LLMatcher.grammar_from_json_schema(_schema(constraint), overrides=JSON_OPTIONS)
         case RegexConstraint(pattern):
             return "structured_outputs", LLMatcher.grammar_from_regex(pattern)
         case ChoiceConstraint(choices):
@@ -151,3 +183,56 @@ def _grammar_of(constraint: Constraint) -> tuple[str, str]:
             return "structured_outputs", LLMatcher.grammar_from_lark(lark)
         case GrammarConstraint(grammar):
             return "structured_outputs", LLMatcher.grammar_from_lark(grammar)
+
+
+def _schema(constraint: JsonConstraint) -> dict[str, Any]:
+    return {"type": "object"} if constraint.schema is None else constraint.schema
+
+
+def tool_grammar(
+    tools: Sequence[Tool], syntax: ToolSyntax, tokenizer: LLTokenizer, *, is_single: bool, answer: dict[str, Any] | None
+) -> str:
+    """A Lark grammar of one call or more of these tools; with `answer`, a JSON schema, of that instead of them too."""
+    from llguidance import LLMatcher
+
+    names = [f"call{index}" for index in range(len(tools))]
+    one = f"({' | '.join(names)})"
+    if syntax.is_list:
+        more = "" if is_single else f'(", " {one})*'
+        calls = f"{_literal(syntax.begin + '[', tokenizer)} {one} {more} {_literal(']' + syntax.end, tokenizer)}"
+    else:
+        whole = f"{_literal(syntax.begin, tokenizer)} {one} {_literal(syntax.end, tokenizer)}"
+        calls = whole if is_single else f'{whole} ("\\n" {whole})*'
+    lines = [f"start: {calls}" + (" | answer" if answer is not None else "")]
+    for name, tool in zip(names, tools, strict=True):
+        function = tool["function"]
+        head = f'{{"name": {json.dumps(function["name"], ensure_ascii=False)}, "{syntax.arguments}": '
+        lines.append(f'{name}: {json.dumps(head, ensure_ascii=False)} {name}arguments "}}"')
+        lines.append(f"{name}arguments: {_json_rule(function.get('parameters'))}")
+    if answer is not None:
+        lines.append(f"answer: {_json_rule(answer)}")
+    return LLMatcher.grammar_from_lark("\n".join(lines))
+
+
+def _json_rule(schema: dict[str, Any] | None) -> str:
+    schema = schema or {"type": "object"}
+    if schema in ({"type": "object"}, {"type": "object", "properties": {}}):
+        schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    return "%json " + json.dumps({**schema, "x-guidance": JSON_OPTIONS})
+
+
+def _literal(text: str, tokenizer: LLTokenizer) -> str:
+    """A text in Lark; its special tokens are written as such, since no text matches them."""
+    parts: list[str] = []
+    run = b""
+    for token in tokenizer.tokenize_str(text, parse_special=True):
+        if tokenizer.is_special_token(token):
+            parts += [*_quoted(run), f"<[{token}]>"]
+            run = b""
+        else:
+            run += tokenizer.decode_bytes([token])
+    return " ".join([*parts, *_quoted(run)])
+
+
+def _quoted(text: bytes) -> list[str]:
+    return [json.dumps(text.decode(), ensure_ascii=False)] if text else []

@@ -7,16 +7,15 @@ can be given back as the text it was.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from transformers.utils.chat_parsing.response_templates import ResponseTemplate, ResponseTemplateField
 
+from .response_formats import begun_answer
+
 TRIM_AFTER = 8192
-# A prompt that ends in these has begun the thinking, or has begun and ended it.
-TAIL = re.compile(r"(?:<think>|\[THINK\])\s*(?:(?:</think>|\[/THINK\])\s*)?\Z")
 
 
 @dataclass(frozen=True)
@@ -50,20 +49,10 @@ class RegionReader:
         self._explicit = [field for field in template.fields.values() if field.open_re is not None]
         self._field: ResponseTemplateField | None = None
         self._captures: dict[str, str] = {}
-        self._buffer = self._begun(prompt)
+        self._buffer = begun_answer(template, prompt)
         self._at = 0  # how much of the buffer is read
         self._base = -len(self._buffer)  # the place of the buffer's first character; the answer's is 0
         list(self._read(at_end=False))
-
-    def _begun(self, prompt: str) -> str:
-        """What the prompt has already written of the answer."""
-        after = None
-        for anchor in self._template.start_anchor_re.finditer(prompt):
-            after = anchor.end()
-        if after is not None:
-            return prompt[after:]
-        tail = TAIL.search(prompt)
-        return tail[0] if tail is not None else ""
 
     @property
     def field(self) -> ResponseTemplateField | None:

@@ -38,6 +38,9 @@ ANSWER_BEGINS = "|".join(
     )
 )
 
+# A prompt that ends in these has begun the thinking, or has begun and ended it.
+TAIL = re.compile(r"(?:<think>|\[THINK\])\s*(?:(?:</think>|\[/THINK\])\s*)?\Z")
+
 
 @dataclass(frozen=True)
 class ToolSyntax:
@@ -47,6 +50,15 @@ class ToolSyntax:
     end: str
     arguments: str = "arguments"
     is_list: bool = False
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """How a model marks its thinking; `is_open`: the prompt has begun it already."""
+
+    opens: str
+    closes: str
+    is_open: bool
 
 
 @dataclass(frozen=True)
@@ -224,6 +236,27 @@ class ResponseFormat:
             for token in vocabulary.special_ids
             if (text := vocabulary.token_text(token)) not in marks and re.escape(text) not in marks
         )
+
+    def thinking(self, prompt: str) -> Thinking | None:
+        """The thinking that may come after `prompt`; None if there is none, or if the prompt has closed it."""
+        if self.thinking_marks is None:
+            return None
+        opens, closes = self.thinking_marks
+        begun = begun_answer(self.whole, prompt)
+        if closes in begun and begun.rfind(closes) > begun.rfind(opens):
+            return None
+        return Thinking(opens, closes, opens in begun)
+
+
+def begun_answer(template: ResponseTemplate, prompt: str) -> str:
+    """What the prompt has already written of the answer."""
+    after = None
+    for anchor in template.start_anchor_re.finditer(prompt):
+        after = anchor.end()
+    if after is not None:
+        return prompt[after:]
+    tail = TAIL.search(prompt)
+    return tail[0] if tail is not None else ""
 
 
 def response_format(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> ResponseFormat | None:
