@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -83,7 +83,7 @@ class TransformersAdapter:
         await self._settled.wait()
         self._check()
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[Event]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """The answer's events, `Accepted` first; raises ModelUnavailable while the model is not ready."""
         if self._was_ready:
             await self._restarted()
@@ -133,7 +133,6 @@ class TransformersAdapter:
             async with engine_process(self._settings, self._receive) as self._child:
                 status = await self._child.wait()
             if self._state.phase == "failed":
-                logger.error("%s: %s", self._settings.name, self._state.detail)
                 return
             steady = time.monotonic() - started > STEADY_SECONDS
             delay = 0.0 if steady or (delay == 0 and self._was_ready) else min(max(1.0, delay * 2), LONGEST_DELAY)
@@ -165,6 +164,8 @@ class TransformersAdapter:
                 if message.state.phase != "loading":
                     self._was_ready = message.state.phase == "ready"
                     self._settled.set()
+                if message.state.phase == "failed":
+                    logger.error("%s cannot be served: %s", self._settings.name, message.state.detail)
 
 
 def _sum(a: ModelCounters, b: ModelCounters) -> ModelCounters:

@@ -38,9 +38,10 @@ logger = logging.getLogger(__name__)
 class Child:
     """An engine process that runs, and the line to it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, line: Line) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, line: Line, address: str) -> None:
         self._process = process
         self._line = line
+        self.address = address
 
     @property
     def pid(self) -> int:
@@ -100,7 +101,7 @@ async def engine_process(settings: ModelSettings, receive: Receive) -> AsyncIter
             process = await _start(launch)
             log = asyncio.create_task(_pass_log_on(process.stderr, settings.name))
             try:
-                yield Child(process, line)
+                yield Child(process, line, launch.address)
             finally:
                 await _stop(process)
                 await _ended(log)

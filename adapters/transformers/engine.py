@@ -126,7 +126,7 @@ class Engine:
             tokens,
             eos_token_ids=self._loaded.eos_token_ids,
             choice=k,
-            matcher=self._grammars.matcher(request.constraint) if request.constraint is not None else None,
+            matcher=self._grammars.for_request(request, prompt),
             processors=self._processors(prompt.token_ids, len(tokens), limit),
         )
         output = ChoiceOutput(self._loaded, request, prompt, choice)

@@ -1,0 +1,76 @@
+"""The engine process as such: it does not outlive its server, and it says what it does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from engines import text_request
+from tiny_models import TinyModel
+
+from modelcompose.adapters.base import ModelState
+from modelcompose.adapters.events import Accepted, Usage
+from modelcompose.adapters.transformers import child
+from modelcompose.adapters.transformers.messages import FromEngine, State, Step, Submit
+from modelcompose.adapters.transformers.settings import ModelSettings
+
+SERVER = """
+import asyncio, sys
+from modelcompose.adapters.transformers.adapter import TransformersAdapter
+from modelcompose.adapters.transformers.settings import ModelSettings
+
+async def main():
+    async with TransformersAdapter(ModelSettings(name="tiny", source=sys.argv[1])) as adapter:
+        await adapter.ready()
+        assert "torch" not in sys.modules and "transformers" not in sys.modules
+        print(adapter._child.pid, flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def settings_of(folder: Path) -> ModelSettings:
+    return ModelSettings(name="tiny", source=str(folder), device="cpu", precision="float32")
+
+
+def test_the_engine_ends_with_its_killed_server_which_never_imported_torch(tiny_model: TinyModel) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-c", SERVER, str(tiny_model("gpt2"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as server:
+        assert server.stdout is not None
+        engine = psutil.Process(int(server.stdout.readline()))
+        server.send_signal(signal.SIGKILL)
+    assert not psutil.wait_procs([engine], timeout=5)[1]
+
+
+async def test_states_then_steps_also_over_the_loopback(tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "IPC_PATH_LIMIT", 0)
+    messages: list[FromEngine] = []
+    ready, done = asyncio.Event(), asyncio.Event()
+
+    def receive(message: FromEngine) -> None:
+        messages.append(message)
+        match message:
+            case State(ModelState("ready")):
+                ready.set()
+            case Step(outcomes) if any(isinstance(outcome, Usage) for _, outcome in outcomes):
+                done.set()
+
+    async with child.engine_process(settings_of(tiny_model("gpt2")), receive) as engine:
+        await ready.wait()
+        assert engine.address.startswith("tcp://127.0.0.1:")
+        engine.send(Submit(7, text_request(max_tokens=3)))
+        await done.wait()
+    phases = [message.state.phase for message in messages if isinstance(message, State)]
+    assert phases == ["loading"] * (len(phases) - 1) + ["ready"]
+    outcomes = [outcome for message in messages if isinstance(message, Step) for outcome in message.outcomes]
+    assert {id for id, _ in outcomes} == {7}
+    assert outcomes[0] == (7, Accepted())
+    assert outcomes[-1] == (7, Usage(20, 3))
