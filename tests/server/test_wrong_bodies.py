@@ -42,7 +42,9 @@ WRONG_CHATS: list[tuple[dict[str, Any], str | None, str | None]] = [
     (said(role="assistant"), "missing_required_parameter", "messages[0].content"),
     (said(role="tool", content="4"), "missing_required_parameter", "messages[0].tool_call_id"),
     (
-        said(role="assistant", tool_calls=[{"id": "1", "type": "function", "function": {"name": "f", "arguments": {}}}]),
+        said(
+            role="assistant", tool_calls=[{"id": "1", "type": "function", "function": {"name": "f", "arguments": {}}}]
+        ),
         "invalid_type",
         "messages[0].tool_calls[0].function.arguments",
     ),
