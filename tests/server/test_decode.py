@@ -1,4 +1,4 @@
-"""A body becomes a `GenerationRequest`: every parameter of the contract, and those of vLLM and Hugging Face that fit."""
+"""A body becomes a `GenerationRequest`: the contract's parameters, and those of vLLM and Hugging Face that fit."""
 
 from __future__ import annotations
 
