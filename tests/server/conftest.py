@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
 import time
@@ -34,26 +33,22 @@ def client() -> Client:
 @pytest.fixture(scope="module")
 def serve() -> Iterator[Serve]:
     """Starts servers on real sockets, and gives their URLs."""
-    with contextlib.ExitStack() as servers:
+    running: list[tuple[uvicorn.Server, threading.Thread, socket.socket]] = []
 
-        def start(models: Sequence[Adapter], settings: Settings | None = None) -> str:
-            return servers.enter_context(_served(models, settings or Settings()))
-
-        yield start
-
-
-@contextlib.contextmanager
-def _served(models: Sequence[Adapter], settings: Settings) -> Iterator[str]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(models, settings), log_config=None, access_log=False, ws="none", lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
+    def start(models: Sequence[Adapter], settings: Settings | None = None) -> str:
+        app = create_app(models, settings or Settings())
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        running.append((server, thread, listener))
         while not server.started:
             time.sleep(0.005)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    for server, _, _ in running:
         server.should_exit = True
+    for _, thread, listener in running:
         thread.join()
         listener.close()

@@ -255,7 +255,7 @@ async def test_an_answer_that_just_ends_is_an_error_and_no_answer(
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic abc", "Bearer wrong", "Bearer clé"])
 async def test_a_key_is_asked_for_where_there_is_one(client: Client, header: str | None) -> None:
     model = client(hello(), settings=Settings(api_keys=("right", "also")))
-    headers = {} if header is None else {"authorization": header.encode("latin-1")}
+    headers = [] if header is None else [(b"authorization", header.encode("latin-1"))]
     reply = await model.post("/v1/chat/completions", json=CHAT, headers=headers)
     assert reply.status_code == 401
     error = reply.json()["error"]
