@@ -9,12 +9,10 @@ from ...adapters.base import Message
 from ...adapters.errors import InvalidRequest
 from ..graph import references_in
 from ..references import as_text, resolve
-from ..schema import ChatAction, TextAction, parse_deep, render_deep
+from ..schema import ChatAction, TextAction, render_deep
 from .call import missing
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-WHOLE_CONVERSATION = parse_deep("${input.messages}")
-PROMPT = parse_deep("${input.prompt}")
 
 
 def messages_of(action: ChatAction, scope: Mapping[str, Any]) -> tuple[Message, ...]:
@@ -22,7 +20,7 @@ def messages_of(action: ChatAction, scope: Mapping[str, Any]) -> tuple[Message, 
 
     Raises InvalidRequest, naming the inputs that are missing, if no message of a user is left.
     """
-    templates = WHOLE_CONVERSATION if action.messages is None else action.messages
+    templates = action.messages
     messages = tuple(_told(_spliced(render_deep(templates, scope))))
     if not any(message["role"] == "user" for message in messages):
         names = _absent(_of_users(templates), scope)
@@ -34,11 +32,10 @@ def messages_of(action: ChatAction, scope: Mapping[str, Any]) -> tuple[Message, 
 
 def prompts_of(action: TextAction, scope: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
     """The texts to go on with, and whether they were given as a list; raises InvalidRequest if there is none."""
-    template = PROMPT if action.prompt is None else action.prompt
-    value = render_deep(template, scope)
+    value = render_deep(action.prompt, scope)
     texts = value if isinstance(value, list) else [value]
     if not texts or any(text is None for text in texts):
-        names = _absent(template, scope)
+        names = _absent(action.prompt, scope)
         raise InvalidRequest(missing(action, names, "there is no prompt"), param=names[0] if names else "prompt")
     return tuple(map(as_text, texts)), isinstance(value, list)
 

@@ -20,6 +20,7 @@ MOST_OUTPUT = 16 * 1024 * 1024
 GRACE = 2.0
 """Seconds between being asked to end and being killed."""
 
+_LOOK_EVERY = 0.01
 _CHUNK = 64 * 1024
 
 
@@ -36,9 +37,7 @@ async def run_process(words: Sequence[str], env: Mapping[str, str], folder: Path
 
     Raises TimeoutError after `timeout` seconds, OSError if it cannot be started, ComposeError if it writes too much.
     """
-    process = await asyncio.create_subprocess_exec(
-        *words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=env, cwd=folder, start_new_session=True
-    )
+    process = await _started(words, env, folder)
     try:
         async with asyncio.timeout(timeout):
             stdout, stderr = await _read_both(process)
@@ -69,16 +68,32 @@ async def _read(stream: asyncio.StreamReader) -> bytes:
     return bytes(pieces)
 
 
+async def _started(words: Sequence[str], env: Mapping[str, str], folder: Path) -> Process:
+    """Start a process; asyncio forgets one whose start is cancelled half-way, so this waits for the whole start."""
+    starting = asyncio.create_task(
+        asyncio.create_subprocess_exec(
+            *words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=env, cwd=folder, start_new_session=True
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await _end(await starting)
+        raise
+
+
 async def _end(process: Process) -> None:
     """End what is left of the process group, kindly at first."""
     try:
         if process.returncode is None:
             _signal(process, signal.SIGTERM)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), GRACE)
+            # `wait` would also wait for the pipes, which others may hold open.
+            for _ in range(round(GRACE / _LOOK_EVERY)):
+                if process.returncode is not None:
+                    break
+                await asyncio.sleep(_LOOK_EVERY)
     finally:
         _signal(process, signal.SIGKILL)
-        # The pipes may be held open by a process that left the group; nobody reads them any more.
         process._transport.close()  # type: ignore[attr-defined]
         await process.wait()
 
