@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 CONTEXT_LENGTH = 256
 
-CORPUS = """The quick brown fox jumps over the lazy dog. Once upon a time in a distant galaxy there was a small model.
+CORPUS = """The quick brown fox jumps over the lazy dog. Once upon a time in a distant galaxy there was a model.
 Explain quantum computing in simple terms. What is the weather in Paris today? It is sunny and 21 degrees.
-User: Hello, how are you? Assistant: I am fine, thank you. You are a helpful assistant. {"name": "value", "list": [1, 2]}
+User: Hello, how are you? Assistant: I am fine, thank you. You are a helpful assistant.
+{"name": "value", "list": [1, 2]}
 """
 
 CHATML = """{%- if tools %}<|im_start|>system
@@ -74,7 +75,8 @@ Reasoning Mode: {{ '/think' if thinking else '/no_think' }}
 <tool_call>{"name": <function-name>, "arguments": <args-json-object>}</tool_call>
 {%- endif %}<|im_end|>
 {% for message in messages %}
-{%- if message.role in ['user', 'assistant', 'tool'] %}<|im_start|>{{ 'user' if message.role == 'tool' else message.role }}
+{%- set role = 'user' if message.role == 'tool' else message.role %}
+{%- if role in ['user', 'assistant'] %}<|im_start|>{{ role }}
 {{ message.content }}<|im_end|>
 {% endif %}
 {%- endfor %}
@@ -155,7 +157,7 @@ def _gpt(**names: Any) -> PreTrainedTokenizerBase:
     return byte_level_tokenizer(["<|endoftext|>"], bos_token="<|endoftext|>", eos_token="<|endoftext|>", **names)
 
 
-def _write(folder: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase | None, eos: list[int]) -> None:
+def _write(folder: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, ends: list[str]) -> None:
     """Weights are large beside a trained model's, so that what greedy decoding says varies from token to token."""
     import torch
     import transformers
@@ -163,11 +165,11 @@ def _write(folder: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenize
     automatic = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
     with torch.random.fork_rng():
         torch.manual_seed(1234)
-        model = automatic.from_config(config)
+        model = automatic.from_config(config)  # type: ignore[no-untyped-call]
+    eos = [tokenizer.convert_tokens_to_ids(end) for end in ends]
     model.generation_config.eos_token_id = eos[0] if len(eos) == 1 else eos
     model.save_pretrained(folder)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _decoder(tokenizer: PreTrainedTokenizerBase, **more: Any) -> dict[str, Any]:
@@ -193,7 +195,7 @@ def smollm3(folder: Path) -> None:
 
     tokenizer = _chatml(SMOLLM3)
     config = SmolLM3Config(**_decoder(tokenizer, num_hidden_layers=4, no_rope_layer_interval=4))
-    _write(folder, config, tokenizer, [tokenizer.eos_token_id])
+    _write(folder, config, tokenizer, [str(tokenizer.eos_token)])
 
 
 def llama(folder: Path) -> None:
@@ -203,8 +205,7 @@ def llama(folder: Path) -> None:
     tokenizer = byte_level_tokenizer(
         special, chat_template=LLAMA3, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>"
     )
-    eos = tokenizer.convert_tokens_to_ids(["<|end_of_text|>", "<|eot_id|>"])
-    _write(folder, LlamaConfig(**_decoder(tokenizer)), tokenizer, eos)
+    _write(folder, LlamaConfig(**_decoder(tokenizer)), tokenizer, ["<|end_of_text|>", "<|eot_id|>"])
 
 
 def qwen2(folder: Path) -> None:
@@ -212,7 +213,7 @@ def qwen2(folder: Path) -> None:
 
     tokenizer = _chatml(CHATML)
     config = Qwen2Config(**_decoder(tokenizer))
-    _write(folder, config, tokenizer, tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"]))
+    _write(folder, config, tokenizer, ["<|im_end|>", "<|endoftext|>"])
 
 
 def qwen3(folder: Path) -> None:
@@ -220,7 +221,7 @@ def qwen3(folder: Path) -> None:
 
     tokenizer = _chatml(QWEN3)
     config = Qwen3Config(**_decoder(tokenizer, head_dim=8))
-    _write(folder, config, tokenizer, tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"]))
+    _write(folder, config, tokenizer, ["<|im_end|>", "<|endoftext|>"])
 
 
 def mistral(folder: Path) -> None:
@@ -230,7 +231,7 @@ def mistral(folder: Path) -> None:
     tokenizer = byte_level_tokenizer(
         ["<unk>", "<s>", "</s>"], chat_template=ZEPHYR, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )
-    _write(folder, MistralConfig(**_decoder(tokenizer, sliding_window=16)), tokenizer, [tokenizer.eos_token_id])
+    _write(folder, MistralConfig(**_decoder(tokenizer, sliding_window=16)), tokenizer, [str(tokenizer.eos_token)])
 
 
 def gpt2(folder: Path) -> None:
@@ -249,7 +250,7 @@ def gpt2(folder: Path) -> None:
         bos_token_id=tokenizer.eos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    _write(folder, config, tokenizer, [tokenizer.eos_token_id])
+    _write(folder, config, tokenizer, [str(tokenizer.eos_token)])
 
 
 def gpt_neo(folder: Path) -> None:
@@ -269,7 +270,7 @@ def gpt_neo(folder: Path) -> None:
         bos_token_id=tokenizer.eos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    _write(folder, config, tokenizer, [tokenizer.eos_token_id])
+    _write(folder, config, tokenizer, [str(tokenizer.eos_token)])
 
 
 def codegen(folder: Path) -> None:
@@ -289,7 +290,7 @@ def codegen(folder: Path) -> None:
         bos_token_id=tokenizer.eos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    _write(folder, config, tokenizer, [tokenizer.eos_token_id])
+    _write(folder, config, tokenizer, [str(tokenizer.eos_token)])
 
 
 def _encoder_decoder(vocab_size: int, pad: int, bos: int, eos: int) -> dict[str, Any]:
@@ -319,7 +320,7 @@ def blenderbot(folder: Path) -> None:
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     model = json.loads(byte_level_tokenizer(special).backend_tokenizer.to_str())["model"]
     tokenizer = BlenderbotTokenizer(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]])
-    _write(folder, BlenderbotConfig(**_encoder_decoder(len(tokenizer), 1, 0, 2)), tokenizer, [2])
+    _write(folder, BlenderbotConfig(**_encoder_decoder(len(tokenizer), 1, 0, 2)), tokenizer, [str(tokenizer.eos_token)])
 
 
 def blenderbot_small(folder: Path) -> None:
@@ -334,16 +335,15 @@ def blenderbot_small(folder: Path) -> None:
             last = word[end] + ("</w>" if end == len(word) - 1 else "")
             merges.append(f"{word[:end]} {last}")
     merges = list(dict.fromkeys(merges))
-    whole = [word for word in words]
     pieces = [piece for word in words for piece in (f"{word[:end]}@@" for end in range(2, len(word)))]
     vocabulary = ["__null__", "__start__", "__end__", "__unk__", "__newln__", *letters, *(f"{c}@@" for c in letters)]
-    vocabulary = list(dict.fromkeys([*vocabulary, *whole, *pieces]))
+    vocabulary = list(dict.fromkeys([*vocabulary, *words, *pieces]))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(vocabulary)}))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
     tokenizer = BlenderbotSmallTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
     config = BlenderbotSmallConfig(**_encoder_decoder(len(tokenizer), 0, 1, 2))
-    _write(folder, config, tokenizer, [2])
+    _write(folder, config, tokenizer, [str(tokenizer.eos_token)])
 
 
 FAMILIES: dict[str, Callable[[Path], None]] = {

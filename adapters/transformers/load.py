@@ -171,7 +171,8 @@ def _tokenizer(settings: ModelSettings, folder: Path) -> PreTrainedTokenizerBase
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{settings.source} has no tokenizer that can be loaded (tokenizer.json and tokenizer_config.json): {error}"
+            f"{settings.source} has no tokenizer that can be loaded (tokenizer.json and tokenizer_config.json): "
+            f"{_first_lines(error)}"
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerBase) or len(tokenizer) == 0:
         raise ConfigError(f"{settings.source} has no tokenizer (tokenizer.json and tokenizer_config.json)")

@@ -94,12 +94,12 @@ def _read_header(path: Path) -> Header:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header: Header = json.loads(file.read(length)) if length <= size else {}
+            header: Header = json.loads(file.read(min(length, size)))
         header.pop("__metadata__", None)
         end = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
     except (struct.error, ValueError, KeyError, TypeError, MemoryError, OverflowError):
         raise ConfigError(f"{path.name} is no safetensors file or a broken one; download the model again") from None
-    if not header or size < end:
+    if size < end:
         raise ConfigError(f"{path.name} is cut short ({size} of {end} bytes); download the model again")
     return header
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_models import CONTEXT_LENGTH, FAMILIES, TinyModel
+
 from modelcompose.adapters.base import GenerationRequest, ModelState
 from modelcompose.adapters.events import Finish, TextDelta
 from modelcompose.adapters.transformers.load import LoadedModel, load
 from modelcompose.adapters.transformers.output import ChoiceOutput
 from modelcompose.adapters.transformers.prompt import EncodedPrompt, PromptBuilder
 from modelcompose.adapters.transformers.settings import ModelSettings
-from tiny_models import CONTEXT_LENGTH, FAMILIES, TinyModel
 
 HELLO = ({"role": "user", "content": "hello, how are you?"},)
 
@@ -23,7 +24,7 @@ def greedy(loaded: LoadedModel, prompt: EncodedPrompt, count: int) -> list[int]:
     """The `count` new tokens that transformers itself generates."""
     ids = torch.tensor([prompt.token_ids])
     eos = torch.tensor(sorted(loaded.eos_token_ids))
-    output = loaded.model.generate(
+    output = loaded.model.generate(  # type: ignore[operator]
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False, eos_token_id=eos, num_beams=1
     )
     tokens: list[int] = output[0].tolist()
