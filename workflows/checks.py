@@ -45,7 +45,7 @@ class _Checks:
     def all(self) -> Iterator[Problem]:
         yield from self._duplicates(self.root, "components", "component")
         yield from self._duplicates(self.root, "workflows", "workflow")
-        if not self.components:
+        if not self.root.fields.get("components", self.root.with_value([])).value:
             yield self.root.problem("there is no component; say with 'component:' what the workflows call")
         for number, component in self.reading.components.items():
             yield from self._component(component, ("components", number))

@@ -99,6 +99,8 @@ class _Environment:
             hint = hint or f"; set it, here or in .env, or give a default: ${{env.{name} | ...}}"
             return self._fault(f"the environment variable '{name}' is not set{hint}")
         if name not in self.env and default is not None and default.template is not None:
+            if (only := default.template.only) is not None and only.root == "env":
+                return self._resolved(replace(only, cast=reference.cast or only.cast))
             value = self.value(default.template)
             if isinstance(value, Template):
                 return self._fault(f"the default of '{name}' may refer to nothing but env")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from msgspec.structs import replace
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -87,17 +88,21 @@ def _form(node: Node, form: type[F], problems: list[Problem], kind: Kind | None 
         return form.model_validate(plain(node))
     except ValidationError as error:
         reported = {(problem.place.file, problem.path) for problem in problems}
-        found: dict[tuple[str, str], Problem] = {}
-        for details in sorted(error.errors(include_url=False), key=_plainness):
+        found: dict[tuple[str, str], list[Problem]] = {}
+        # A template was not meant, if anything else would have done too.
+        for details in sorted(error.errors(include_url=False), key=lambda each: each["type"] == "is_instance_of"):
             problem = _problem(node, details, kind)
-            found.setdefault((problem.place.file, problem.path), problem)
-        problems += [problem for where, problem in found.items() if where not in reported]
+            found.setdefault((problem.place.file, problem.path), []).append(problem)
+        problems += [_one(each) for where, each in found.items() if where not in reported]
         return None
 
 
-def _plainness(details: ErrorDetails) -> int:
-    """Of the errors of one value those come first that say most: a template was not meant if another type was."""
-    return {"is_instance_of": 2, "string_type": 1}.get(details["type"], 0)
+def _one(problems: list[Problem]) -> Problem:
+    """Of the problems that one value has with the branches of a union, the first, or what they come to together."""
+    texts = [problem for problem in problems if problem.message.startswith("must be text,")]
+    if texts and any(problem.message.startswith("must be a list,") for problem in problems):
+        return replace(texts[0], message=texts[0].message.replace("must be text,", "must be text or a list,"))
+    return problems[0]
 
 
 def _problem(root: Node, details: ErrorDetails, kind: Kind | None) -> Problem:
@@ -205,7 +210,6 @@ _LIMITS = {
     "less_than_equal": ("at most", "le"),
     "string_too_long": ("a text of a length of at most", "max_length"),
     "string_too_short": ("a text of a length of at least", "min_length"),
-    "string_pattern_mismatch": ("something like", "pattern"),
 }
 _WANTED = {
     "int_": "a whole number",

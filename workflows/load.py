@@ -26,7 +26,7 @@ from .spellings import spelled, with_lists
 from .tree import ConfigErrors, Node, Place, Problem, joined
 
 MOST_BYTES = 4 << 20
-MOST_VALUES = 100_000
+MOST_VALUES = 50_000
 DEEPEST = 100
 
 

@@ -84,6 +84,12 @@ def _base_path(path: str) -> str:
     return f"/{path}" if path else ""
 
 
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ValueError(f"must be {DEVICES}, not '{name}'")
+    return name
+
+
 def _upper(value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
 
@@ -92,6 +98,7 @@ def _web_ui(value: Any) -> Any:
     return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
+DEVICES = "auto, cpu, mps, cuda or cuda:N"
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 Templated = Annotated[Any, BeforeValidator(parse_deep)]
@@ -296,9 +303,7 @@ class BaseModelComponent(BaseComponent):
     model: BundledModel | HubModel | LocalModel | NamedModel = Field(
         discriminator="provider", description="`bundled`, a hub id, a path, or an object with `provider`"
     )
-    device: str = Field(
-        default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps"
-    )
+    device: Annotated[str, AfterValidator(_device)] = Field(default="auto", description=DEVICES)
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     quantization: dict[str, Any] | None = Field(default=None, description="a transformers quantization config")
     peft_adapters: tuple[str, ...] = Field(default=(), description="LoRA adapters: hub ids or folders")

@@ -139,7 +139,8 @@ class _Speller:
     def _controller(self, node: Node) -> Node:
         fields = _given(node, Controller)
         adapters = [fields.pop("adapter")] if "adapter" in fields else []
-        adapters += fields.pop("adapters").items if isinstance(fields.get("adapters", node).value, list) else []
+        if "adapters" in fields and isinstance(fields["adapters"].value, list):
+            adapters += fields.pop("adapters").items
         for adapter in adapters[1:]:
             self.problems.append(adapter.problem("there can be one adapter only, of type http-server"))
         for adapter in adapters[:1]:
