@@ -9,10 +9,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, EncoderDecoderCache
+from transformers import Cache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 
 from ..errors import ConfigError
+from .cache import new_cache
+from .linear import quicken
 from .load import LoadedModel
 
 SMALL_MODEL = 50_000_000
@@ -36,6 +38,7 @@ class Forward:
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._model = cast("Any", loaded.model)  # its forward is typed as whatever attribute a module may have
+        quicken(loaded.model)
         self._device = loaded.device
         self._threads = torch.get_num_threads()
         is_small = loaded.device.type == "cpu" and self._model.num_parameters() < SMALL_MODEL
@@ -49,14 +52,14 @@ class Forward:
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in names else {}
         self._ids_name = "decoder_input_ids" if self._is_encoder_decoder else "input_ids"
         # State-space layers take a prompt in one piece; so does what hides its cache from us.
-        self.can_chunk = all(isinstance(layer, DynamicLayer) for layer in self._new_cache().layers)
+        self.can_chunk = all(isinstance(layer, DynamicLayer) for layer in new_cache(self._config).layers)
 
     def start(self, encoder_ids: Sequence[int] = ()) -> State:
         """The state before the first token; an encoder reads `encoder_ids` here."""
         if not self._is_encoder_decoder:
-            return State(self._new_cache())
+            return State(new_cache(self._config))
         encoder_outputs = self._model.get_encoder()(input_ids=self._tensor(encoder_ids), return_dict=True)
-        return State(EncoderDecoderCache(self._new_cache(), self._new_cache()), encoder_outputs)
+        return State(EncoderDecoderCache(new_cache(self._config), new_cache(self._config)), encoder_outputs)
 
     def __call__(self, state: State, token_ids: Sequence[int], *, last_only: bool = True) -> Tensor:
         """Logits `[tokens, vocabulary]` after each of `token_ids`, or after the last one only; `state` moves on."""
@@ -68,9 +71,6 @@ class Forward:
             inputs |= self._last_only
         logits: Tensor = self._model(**inputs, use_cache=True, return_dict=True).logits[0]
         return logits[-1:] if last_only else logits
-
-    def _new_cache(self) -> DynamicCache:
-        return DynamicCache(config=self._config)
 
     def _tensor(self, token_ids: Sequence[int]) -> Tensor:
         return torch.tensor([token_ids], device=self._device)

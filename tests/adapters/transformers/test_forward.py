@@ -1,0 +1,76 @@
+"""What makes the forward quicker does not change what it computes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from engines import loaded
+from tiny_models import TinyModel
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from modelcompose.adapters.transformers.cache import GrowingLayer, new_cache
+from modelcompose.adapters.transformers.forward import Forward
+from modelcompose.adapters.transformers.linear import OneTokenLinear, quicken
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_a_quickened_layer_gives_the_same_numbers(bias: bool, tokens: int) -> None:
+    plain = nn.Sequential(nn.Linear(96, 160, bias=bias).to(torch.bfloat16))
+    quick = copy.deepcopy(plain)
+    quicken(quick)
+    assert isinstance(quick[0], OneTokenLinear)
+    hidden = torch.randn(1, tokens, 96).to(torch.bfloat16)
+    torch.testing.assert_close(quick(hidden), plain(hidden), atol=1e-2, rtol=2e-2)
+    assert quick.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_only_bfloat16_layers_are_quickened() -> None:
+    layer = nn.Linear(4, 4)
+    quicken(layer)
+    assert type(layer) is nn.Linear
+
+
+@torch.inference_mode()
+def test_a_growing_cache_holds_what_transformers_own_holds() -> None:
+    ours, theirs = GrowingLayer(), DynamicCache()
+    for tokens in (5, 1, 1, 70, 1, 200):
+        keys, values = torch.randn(2, 1, 2, tokens, 8)
+        mine = ours.update(keys, values)
+        for filled, expected in zip(mine, theirs.update(keys, values, 0), strict=True):
+            assert torch.equal(filled, expected)
+    assert ours.get_seq_length() == theirs.get_seq_length() == 278
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("family", ["llama", "mistral", "blenderbot"])
+def test_a_copied_state_goes_on_apart(family: str, tiny_model: TinyModel) -> None:
+    forward = Forward(loaded(tiny_model(family)))
+    state = forward.start([5, 6, 7])
+    forward(state, [10, 11, 12])
+    other = state.copy()
+    forward(other, [99])
+    once = forward(state, [20])
+    alone = forward.start([5, 6, 7])
+    forward(alone, [10, 11, 12])
+    assert torch.equal(forward(alone, [20]), once)
+
+
+@torch.inference_mode()
+def test_all_logits_or_the_last(tiny_model: TinyModel) -> None:
+    model: Any = loaded(tiny_model("llama"))
+    forward = Forward(model)
+    every: Tensor = forward(forward.start(), [10, 11, 12], last_only=False)
+    assert every.shape == (3, model.vocab_size)
+    assert forward(forward.start(), [10, 11, 12]).shape == (1, model.vocab_size)
+
+
+def test_layers_that_forget_keep_their_own_cache(tiny_model: TinyModel) -> None:
+    config = loaded(tiny_model("mistral")).model.config
+    assert not any(isinstance(layer, GrowingLayer) for layer in new_cache(config).layers)
+    config = loaded(tiny_model("qwen2")).model.config
+    assert all(isinstance(layer, GrowingLayer) for layer in new_cache(config).layers)
