@@ -67,7 +67,7 @@ class Answer:
         if self._region is not None and not self.is_over:
             events += self._end_region(end)
         events += self._flush()
-        if self._logprobs is not None and not self.is_over and (rest := self._logprobs.take(end)):
+        if self._logprobs is not None and not self.is_over and (rest := self._logprobs.rest()):
             events.append(TextDelta("", self._choice, rest))
         return events
 
@@ -105,11 +105,7 @@ class Answer:
         return [] if self._stops.stopped else self._show(*self._shown.finish())
 
     def _show(self, text: str, end: int) -> list[Event]:
-        if not text:
-            return []
-        if self._logprobs is not None and self._stops.stopped:
-            return [TextDelta(text, self._choice, self._logprobs.take_begun(end))]
-        return [TextDelta(text, self._choice, self._take(end))]
+        return [TextDelta(text, self._choice, self._take(end))] if text else []
 
     def _think(self, part: Part) -> list[Event]:
         """Thinking is shown without the white space around it."""

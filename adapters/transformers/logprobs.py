@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 from ..events import TokenLogprob, TopLogprob
@@ -38,18 +39,17 @@ class WaitingLogprobs:
 
     def drop(self, start: int, end: int) -> None:
         """Forget the tokens that stand wholly between these places: they are marks that are not shown."""
-        self._waiting = [token for token in self._waiting if token[0] < start or token[1] > end or token[0] == end]
+        self._waiting = [token for token in self._waiting if not start <= token[0] < end or token[1] > end]
 
     def take(self, end: int) -> tuple[TokenLogprob, ...]:
-        """The tokens whose text ends at `end` or before."""
-        taken = [token for token in self._waiting if token[1] <= end]
+        """The tokens whose text begins before `end`; a token goes with the first of its text that is shown."""
+        taken = [token for token in self._waiting if token[0] < end]
         self._waiting = self._waiting[len(taken) :]
         return tuple(logprob for _, _, logprob in taken)
 
-    def take_begun(self, end: int) -> tuple[TokenLogprob, ...]:
-        """The tokens whose text begins before `end`; the others are forgotten, for it is where the answer was cut."""
-        taken, self._waiting = self._waiting, []
-        return tuple(logprob for start, _, logprob in taken if start < end)
+    def rest(self) -> tuple[TokenLogprob, ...]:
+        """All that are left: tokens that show nothing."""
+        return self.take(sys.maxsize)
 
 
 class ShownText:
