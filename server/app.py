@@ -16,7 +16,7 @@ from .. import __version__
 from ..adapters.base import Adapter
 from ..adapters.errors import ComposeError
 from .catalogue import cards, health
-from .errors import NOT_READY, ErrorBoundary, respond
+from .errors import NOT_READY, OK, ErrorBoundary, respond
 from .metrics import Metrics
 from .record import Recorder
 from .routes import openai_routes
@@ -77,7 +77,7 @@ def _service_routes(models: Sequence[Adapter], metrics: Metrics) -> APIRouter:
         """Whether models are loading, ready or failed; 200 when requests can be answered."""
         state = health(cards(models))
         return Response(
-            msgspec.json.encode(state), 200 if state["status"] == "ok" else NOT_READY, media_type="application/json"
+            msgspec.json.encode(state), OK if state["status"] == "ok" else NOT_READY, media_type="application/json"
         )
 
     @router.get("/metrics", summary="Counts and times for Prometheus")

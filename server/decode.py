@@ -76,7 +76,7 @@ def completion(body: CompletionBody, *, strict: bool = False) -> GenerationReque
         model=body.model,
         prompts=_prompts(body.prompt),
         constraint=_constraint(body),
-        sampling=_sampling(body, _OLD_DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens),
+        sampling=_sampling(body, _old_max_tokens(body)),
         n=body.n or 1,
         logprobs=body.logprobs,
         echo=bool(body.echo),
@@ -255,7 +255,7 @@ def _sampling(body: Body, max_tokens: int | None) -> Sampling:
         frequency_penalty=body.frequency_penalty or 0.0,
         logit_bias=_logit_bias(body.logit_bias or {}),
         seed=body.seed,
-        stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
+        stop=tuple(stop for stop in ([body.stop] if isinstance(body.stop, str) else body.stop or ()) if stop),
         stop_token_ids=tuple(body.stop_token_ids or ()),
         ignore_eos=bool(body.ignore_eos),
     )
@@ -280,6 +280,11 @@ def _chat_logprobs(body: ChatBody) -> int | None:
             "'top_logprobs' is only allowed when 'logprobs' is true.", param="top_logprobs", code="invalid_value"
         )
     return None
+
+
+def _old_max_tokens(body: CompletionBody) -> int | None:
+    """The limit of a text completion; whoever limits the whole length needs no second limit."""
+    return _OLD_DEFAULT_MAX_TOKENS if body.max_tokens is None and body.max_length is None else body.max_tokens
 
 
 def _prompts(given: str | list[str] | list[int] | list[list[int]] | None) -> tuple[Prompt, ...]:

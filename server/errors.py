@@ -24,6 +24,7 @@ from .record import Record
 
 _log = logging.getLogger(__name__)
 
+OK = 200
 NOT_READY = 503
 """The status of `/health` while no model can answer."""
 
@@ -69,9 +70,10 @@ def failure(error: Exception, record: Record) -> Failure:
         case ComposeError():
             return _expected(error)
         case HTTPException(status_code=404):
-            return Failure(404, f"Invalid URL: {record.path}")
+            return Failure(404, f"Invalid URL ({record.method} {record.path})")
         case HTTPException(status_code=405):
-            return Failure(405, "", code="method_not_supported", headers=dict(error.headers or {}))
+            message = f"Wrong method ({record.method} {record.path})"
+            return Failure(405, message, code="method_not_supported", headers=dict(error.headers or {}))
         case HTTPException():
             return Failure(error.status_code, error.detail, headers=dict(error.headers or {}))
         case _:
@@ -95,9 +97,6 @@ def _expected(error: ComposeError) -> Failure:
 async def respond(request: Request, error: Exception) -> Response:
     """The answer to a request that failed before its answer began."""
     told = failure(error, Record.of(request.scope))
-    if isinstance(error, HTTPException) and told.status in (404, 405):
-        verb = "Invalid URL" if told.status == 404 else "Wrong method"
-        told = msgspec.structs.replace(told, message=f"{verb} ({request.method} {request.url.path[:200]})")
     return Response(msgspec.json.encode(told.envelope), told.status, told.headers, "application/json")
 
 

@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,9 +27,11 @@ class Record:
     server's own: the layers above a route only care for the start of an answer, and a chunk need not pass them all.
     """
 
-    def __init__(self, request_id: str, path: str, send: Send) -> None:
+    def __init__(self, request_id: str, method: str, path: str, send: Send) -> None:
         self.id = request_id
-        self.path = path
+        self.method = method
+        # Quoted, so that no path can look like another line of the log.
+        self.path = quote(path[:200])
         self.send = send
         self.started = time.perf_counter()
         self.first_token: float | None = None
@@ -51,9 +54,9 @@ class Record:
         if isinstance(event, Usage):
             self.usage = event
 
-    def line(self, method: str, now: float) -> str:
+    def line(self, now: float) -> str:
         """What the log says about this request when it is over, at the time `now`."""
-        words = [self.id, method, self.path, str(self.status or "-")]
+        words = [self.id, self.method, self.path, str(self.status or "-")]
         if self.model:
             words.append(f"model={self.model}")
         if self.usage is not None:
@@ -77,7 +80,7 @@ class Recorder:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        record = scope["modelcompose.record"] = Record(_request_id(scope), scope["path"][:200], send)
+        record = scope["modelcompose.record"] = Record(_request_id(scope), scope["method"], scope["path"], send)
 
         async def noting_send(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -93,7 +96,7 @@ class Recorder:
         finally:
             now = time.perf_counter()
             self.over(record, now)
-            _log.log(logging.INFO if record.endpoint else logging.DEBUG, "%s", record.line(scope["method"], now))
+            _log.log(logging.INFO if record.endpoint else logging.DEBUG, "%s", record.line(now))
 
 
 def _request_id(scope: Scope) -> str:

@@ -2,17 +2,22 @@
 
 Null counts as absent. Fields that are not here land in `model_extra`. What is here and cannot be honoured is refused in
 `decode.py`, so that the client hears its name.
+
+Lists fail at their first wrong item and objects are cut before they are checked: telling of a million faults would take
+a minute and gigabytes.
 """
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from .messages import ChatMessage, ChatTool, Function, Name
 
 _INT32 = 2**31 - 1
+_MOST_METADATA = 16
 
 Count = Annotated[int, Field(ge=0, le=_INT32)]
 TokenId = Annotated[int, Field(ge=0, le=_INT32)]
@@ -20,6 +25,9 @@ Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Hint = Annotated[str, Field(description="Accepted; it has no effect here.")]
+
+
+Texts = Annotated[list[str], Field(fail_fast=True)]
 
 
 class _Open(BaseModel):
@@ -68,7 +76,7 @@ class StructuredOutputs(_Open):
     json_: Annotated[dict[str, Any] | str | None, Field(alias="json")] = None
     json_object: bool | None = None
     regex: str | None = None
-    choice: list[str] | None = None
+    choice: Texts | None = None
     grammar: str | None = None
     structural_tag: Any = None
 
@@ -81,6 +89,18 @@ Stop = Annotated[
     Annotated[str, Tag("text")] | Annotated[list[str], Field(max_length=4, fail_fast=True), Tag("texts")],
     Discriminator(_kind_of_stop, "invalid_type", "a string or an array of strings"),
 ]
+
+
+def _first_wrong_bias(given: object) -> object:
+    """Only the first wrong entry, if there is one."""
+    if isinstance(given, dict):
+        for key, bias in given.items():
+            if type(bias) not in {int, float} or not -100 <= bias <= 100:
+                return {key: bias}
+    return given
+
+
+LogitBias = Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(_first_wrong_bias)]
 
 
 class Body(_Open):
@@ -96,7 +116,7 @@ class Body(_Open):
     top_p: Probability | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: LogitBias | None = None
     user: Hint | None = None
 
     top_k: Annotated[int, Field(ge=-1, le=_INT32, description="0 and -1 are off.")] | None = None
@@ -112,7 +132,7 @@ class Body(_Open):
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | str | None = None
     guided_regex: str | None = None
-    guided_choice: list[str] | None = None
+    guided_choice: Texts | None = None
     guided_grammar: str | None = None
 
 
@@ -160,6 +180,17 @@ OldFunctionChoice = Annotated[
 ]
 
 
+def _first_pairs(given: object) -> object:
+    return dict(islice(given.items(), _MOST_METADATA + 1)) if isinstance(given, dict) else given
+
+
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=_MOST_METADATA, description="Accepted; it has no effect here."),
+    BeforeValidator(_first_pairs),
+]
+
+
 class ChatBody(Body):
     """POST /v1/chat/completions"""
 
@@ -177,17 +208,11 @@ class ChatBody(Body):
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    documents: list[dict[str, Any]] | None = None
+    documents: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
 
-    metadata: (
-        Annotated[
-            dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
-            Field(max_length=16, description="Accepted; it has no effect here."),
-        ]
-        | None
-    ) = None
+    metadata: Metadata | None = None
     moderation: dict[str, Any] | None = None
-    modalities: list[Literal["text", "audio"]] | None = None
+    modalities: Annotated[list[Literal["text", "audio"]], Field(fail_fast=True)] | None = None
     audio: dict[str, Any] | None = None
     prediction: Annotated[dict[str, Any], Field(description="A hint for speed; it has no effect here.")] | None = None
     prompt_cache_key: Hint | None = None

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..adapters.events import Event, Finish, TextDelta, collect
 from .encode import DONE, KEEP_ALIVE, Encoder, error_chunk
-from .errors import failure, log_unexpected
+from .errors import OK, failure, log_unexpected
 from .record import Record
 
 _JSON = [(b"content-type", b"application/json")]
@@ -41,7 +41,7 @@ class Wire:
     async def open(self, headers: list[tuple[bytes, bytes]]) -> None:
         self.is_open = True
         # Whoever sends may add headers of his own to the list.
-        await self._start({"type": "http.response.start", "status": 200, "headers": [*headers]})
+        await self._start({"type": "http.response.start", "status": OK, "headers": [*headers]})
 
     async def write(self, data: bytes) -> None:
         if data:

@@ -67,8 +67,10 @@ def invalid_body(error: ValidationError, body: object) -> InvalidRequest:
 
 
 def echo(value: object) -> str:
-    """A client's own value as a message may repeat it."""
-    text = repr(value[:_ECHO] if isinstance(value, str | list) else value)
+    """A client's own value as a message may repeat it; arrays and objects are only named."""
+    if isinstance(value, list | dict):
+        return _kind(value)
+    text = repr(value[:_ECHO] if isinstance(value, str) else value)
     return text if len(text) <= _ECHO else f"{text[:_ECHO]}..."
 
 

@@ -119,6 +119,7 @@ async def test_the_root_greets(client: Client) -> None:
         ("POST", "/v1/embeddings", 404, None, "Invalid URL (POST /v1/embeddings)"),
         ("GET", "/v1/chat/completions", 405, "method_not_supported", "Wrong method (GET /v1/chat/completions)"),
         ("DELETE", "/v1/models/m", 405, "method_not_supported", "Wrong method (DELETE /v1/models/m)"),
+        ("GET", "/a%0Ab", 404, None, "Invalid URL (GET /a%0Ab)"),
         ("GET", "/" + "x" * 5000, 404, None, f"Invalid URL (GET /{'x' * 199})"),
     ],
 )

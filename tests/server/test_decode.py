@@ -64,13 +64,13 @@ SAMPLING: list[tuple[dict[str, Any], Sampling]] = [
     ({"stop": "."}, Sampling(stop=(".",))),
     ({"stop": [".", "\n"]}, Sampling(stop=(".", "\n"))),
     ({"stop": []}, Sampling()),
+    ({"stop": ""}, Sampling()),
     ({"logit_bias": {"5": -100, "7": 0.5}}, Sampling(logit_bias={5: -100, 7: 0.5})),
     ({"top_k": 40}, Sampling(top_k=40)),
     ({"top_k": -1}, Sampling(top_k=0)),
     ({"min_p": 0.1}, Sampling(min_p=0.1)),
     ({"repetition_penalty": 1.2}, Sampling(repetition_penalty=1.2)),
     ({"min_tokens": 4}, Sampling(min_tokens=4)),
-    ({"max_length": 100}, Sampling(max_length=100)),
     ({"ignore_eos": True}, Sampling(ignore_eos=True)),
     ({"stop_token_ids": [1, 2]}, Sampling(stop_token_ids=(1, 2))),
 ]
@@ -87,6 +87,12 @@ def test_the_newer_name_of_the_token_limit_wins() -> None:
     assert chat(max_completion_tokens=6).sampling.max_tokens == 6
     assert chat(max_tokens=5, max_completion_tokens=6).sampling.max_tokens == 6
     assert text(max_tokens=0).sampling.max_tokens == 0
+
+
+def test_who_limits_the_whole_length_has_no_other_limit() -> None:
+    assert chat(max_length=100).sampling == Sampling(max_length=100)
+    assert text(max_length=100).sampling == Sampling(max_length=100)
+    assert text(max_length=100, max_tokens=5).sampling == Sampling(max_length=100, max_tokens=5)
 
 
 def test_logprobs_are_counted_beside_the_chosen_token() -> None:

@@ -8,9 +8,13 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
+from pydantic import ValidationError
 from scripted import ScriptedAdapter, says
 
+from modelcompose.adapters.errors import InvalidRequest
+from modelcompose.server.schema import ChatBody
 from modelcompose.server.settings import Settings
+from modelcompose.server.validation import parse
 
 Client = Callable[..., httpx2.AsyncClient]
 
@@ -234,6 +238,28 @@ async def test_a_small_wrong_body_gets_a_small_answer(client: Client, change: di
     assert reply.status_code in (400, 404)
     assert len(reply.content) < 1500
     assert reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"logit_bias": {str(index): "x" for index in range(100_000)}},
+        {"metadata": {str(index): index for index in range(100_000)}},
+        {"guided_choice": [3] * 300_000},
+        {"modalities": ["smell"] * 300_000},
+        {"messages": [{"role": "user", "content": [3] * 300_000}]},
+        {"messages": [3] * 300_000},
+        {"response_format": {"type": [3] * 300_000}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_large_wrong_body_is_refused_at_its_first_fault(change: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        parse(msgspec.json.encode(CHAT | change), ChatBody)
+    cause = error.value.__context__
+    assert isinstance(cause, ValidationError)
+    assert cause.error_count() < 20
+    assert len(error.value.message) < 500
 
 
 async def test_a_large_body_is_refused_before_it_is_read(client: Client) -> None:
