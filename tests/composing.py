@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from modelcompose.adapters.base import GenerationRequest
+from scripted import ScriptedAdapter, Step, says
+
+from modelcompose.adapters.base import Adapter, GenerationRequest
 from modelcompose.adapters.events import Event
+from modelcompose.adapters.transformers.adapter import TransformersAdapter
+from modelcompose.adapters.transformers.settings import ModelSettings
 from modelcompose.workflows.load import Compose
 from modelcompose.workflows.model import WorkflowModel
 from modelcompose.workflows.runner import Runner
 from modelcompose.workflows.schema import ComposeFile
-from scripted import ScriptedAdapter, Step, says
 
 SAY_PROMPT = [{"role": "system", "content": "${input.system_prompt}"}, {"role": "user", "content": "${input.prompt}"}]
 
@@ -38,13 +42,21 @@ def one(component: dict[str, Any], **workflow: Any) -> dict[str, Any]:
     return {"components": [component], "workflows": [{"jobs": [job], **workflow}]}
 
 
-def runner(form: dict[str, Any], scripts: ScriptedAdapter | None = None, folder: Path | None = None) -> Runner:
-    """The runner of a file; every model that the server has is one of the scripted ones."""
+def runner(
+    form: dict[str, Any],
+    scripts: ScriptedAdapter | None = None,
+    folder: Path | None = None,
+    *,
+    find: Callable[[str], Adapter | None] | None = None,
+    open_model: Callable[[ModelSettings], Any] = TransformersAdapter,
+) -> Runner:
+    """The runner of a file; every model that the server has is one of the scripted ones, unless `find` finds it."""
 
-    def find(name: str) -> ScriptedAdapter | None:
+    def find_scripted(name: str) -> ScriptedAdapter | None:
         return scripts if scripts is not None and name in scripts.scripts else None
 
-    return Runner(Compose(ComposeFile.model_validate(form), folder or Path.cwd(), ()), find)
+    compose = Compose(ComposeFile.model_validate(form), folder or Path.cwd(), ())
+    return Runner(compose, find or find_scripted, open_model=open_model)
 
 
 async def value_of(form: dict[str, Any], given: Any = None, scripts: ScriptedAdapter | None = None) -> Any:

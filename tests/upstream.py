@@ -40,6 +40,12 @@ class Upstream:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    async def idle(self) -> None:
+        """Wait until no request is open."""
+        async with asyncio.timeout(5):
+            while self.open:  # noqa: ASYNC110  (a test's clients end when they end)
+                await asyncio.sleep(0.01)
+
 
 @asynccontextmanager
 async def upstream(answer: Answer) -> AsyncIterator[Upstream]:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..adapters.errors import InvalidRequest
-from .inputs import inputs_of
+from .inputs import Input
 from .references import as_text
-from .schema import ComposeFile, Workflow
 
 
-def accepted(workflow: Workflow, file: ComposeFile, given: Any) -> Any:
-    """`given` as the workflow reads it; raises InvalidRequest naming what is missing."""
-    inputs = inputs_of(workflow, file)
+def accepted(workflow: str, inputs: Sequence[Input], given: Any) -> Any:
+    """`given` as the workflow of that id reads it; raises InvalidRequest naming what is missing."""
     if isinstance(given, Mapping):
         given = respelled(given, frozenset(each.name for each in inputs))
     required = [each.name for each in inputs if each.required]
     if required and not isinstance(given, Mapping):
         raise InvalidRequest(
-            f"the input of workflow '{workflow.id}' must be an object with {_named(required)}, not "
+            f"the input of workflow '{workflow}' must be an object with {_named(required)}, not "
             f"{as_text(given)[:80]!r}",
             param="input",
         )
     if missing := [name for name in required if given.get(name) is None]:
-        raise InvalidRequest(f"workflow '{workflow.id}' needs the input {_named(missing)}", param=missing[0])
+        raise InvalidRequest(f"workflow '{workflow}' needs the input {_named(missing)}", param=missing[0])
     return given
 
 

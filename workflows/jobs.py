@@ -12,7 +12,7 @@ import msgspec
 from ..adapters.base import GenerationRequest
 from ..adapters.errors import ComposeError, InvalidRequest
 from .components.call import Call, Meter
-from .components.streams import Stream, put_for, replay, stream_in
+from .components.streams import ItemStream, ModelStream, Stream, gathered, put_for, replay, stream_in
 from .graph import Plan, action_of, component_of, jobs_in
 from .outputs import render_output
 from .references import Cast, Template, cast
@@ -158,15 +158,17 @@ class Jobs:
         return outputs
 
     async def _once(self, job: Job, label: str, extra: Mapping[str, Any]) -> Any:
-        async with self._called(job, extra) as tree:
-            stream = stream_in(tree)
-            if stream is None:
-                return tree
-            whole = await stream.through(self._overheard(job, label, stream)).value()
-            return put_for(stream, whole, tree)
+        async with self._called(job, extra, label) as tree:
+            return await gathered(tree)
 
-    async def _overheard(self, job: Job, label: str, stream: Stream) -> AsyncGenerator[Any]:
-        """A stream's parts, its text told on the way."""
+    def _overheard(self, job: Job, label: str, tree: Any, kind: type[Stream]) -> Any:
+        """`tree` with a stream that tells its text on the way, if its stream is of that kind."""
+        stream = stream_in(tree)
+        if not isinstance(stream, kind):
+            return tree
+        return put_for(stream, stream.through(self._telling(job, label, stream)), tree)
+
+    async def _telling(self, job: Job, label: str, stream: Stream) -> AsyncGenerator[Any]:
         is_accepted = False
         parts: AsyncGenerator[Any] = stream.parts
         async with aclosing(parts):
@@ -180,7 +182,7 @@ class Jobs:
         if job.repeat_count is not None:
             await self._conclude(job, await self._whole(job))
             return
-        async with self._called(job, {}) as tree:
+        async with self._called(job, {}, None) as tree:
             await self._conclude(job, tree)
 
     async def _conclude(self, job: Job, output: Any) -> None:
@@ -205,8 +207,11 @@ class Jobs:
         self._output = put_for(stream, await stream.through(replay(seen)).value(), tree)
 
     @asynccontextmanager
-    async def _called(self, job: Job, extra: Mapping[str, Any]) -> AsyncIterator[Any]:
-        """A job's output while its call is open: a tree with at most one stream in it."""
+    async def _called(self, job: Job, extra: Mapping[str, Any], label: str | None) -> AsyncIterator[Any]:
+        """A job's output while its call is open: a tree with at most one stream in it.
+
+        Its text is told under `label`, unless that is None.
+        """
         outer = {"input": self._task.given, "jobs": self._outputs, **extra}
         given = outer["input"] if job.input is None else render_deep(job.input, outer)
         component = component_of(job, self._task.file)
@@ -214,10 +219,13 @@ class Jobs:
         scope = {"input": given, **extra}
         is_last = job.id == self._task.plan.terminal and job.repeat_count is None
         call = Call(scope, self._task.meter, self._task.request if is_last else None)
-        async with self._call_component(component, action, call) as result:
+        async with self._call_component(component, action, call) as plain:
+            result = plain if label is None else self._overheard(job, label, plain, ModelStream)
+            is_told = isinstance(stream_in(result), ModelStream)
             named = {**scope, **dict.fromkeys(("output", "result", "response"), result)}
             output = await render_output(action.output, named)
-            yield await render_output(job.output, {**outer, "output": output})
+            tree = await render_output(job.output, {**outer, "output": output})
+            yield tree if is_told or label is None else self._overheard(job, label, tree, ItemStream)
 
     def _repetitions(self, job: Job) -> int:
         template = job.repeat_count

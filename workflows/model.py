@@ -15,7 +15,6 @@ from ..adapters.events import Accepted, Event, Finish, ReasoningDelta, TextDelta
 from .asking import input_of, single, taken_by
 from .components.streams import ItemStream, ModelStream
 from .graph import component_of, plan
-from .inputs import inputs_of
 from .jobs import JobFinished, JobStarted, JobText, Outcome
 from .narration import Narration
 from .run import Run
@@ -32,7 +31,7 @@ class WorkflowModel:
     def __init__(self, runner: Runner, workflow: Workflow) -> None:
         self._runner = runner
         self._workflow = workflow
-        self._inputs = inputs_of(workflow, runner.file)
+        self._inputs = runner.inputs[workflow.id]
         self._is_models_own = is_models_own(workflow, runner.file)
         self._terminal = plan(workflow).terminal
         self._components = {job.id: component_of(job, runner.file) for job in workflow.jobs}

@@ -24,6 +24,7 @@ from .components.shell import Shell
 from .components.workflow import SubWorkflow
 from .given import accepted
 from .graph import default_workflow, plan
+from .inputs import inputs_of
 from .jobs import Task
 from .run import Run, is_nested
 from .schema import (
@@ -64,6 +65,7 @@ class Runner:
         self._find_model = models
         self._open_model = open_model
         self._plans = {workflow.id: plan(workflow) for workflow in self.file.workflows}
+        self.inputs = {workflow.id: inputs_of(workflow, self.file) for workflow in self.file.workflows}
         self._components: dict[str, Component] = {}
         self._limits: dict[str, asyncio.Semaphore] = {}
         self._local: dict[bytes, Adapter] = {}
@@ -117,7 +119,7 @@ class Runner:
         `request` is an OpenAI request whose wishes the last model call has to honour; `meter` counts the run's tokens.
         """
         chosen = self.workflow(workflow)
-        complete = _prepared(chosen, accepted(chosen, self.file, {} if given is None else given))
+        complete = _prepared(chosen, accepted(chosen.id, self.inputs[chosen.id], {} if given is None else given))
         task = Task(chosen, self._plans[chosen.id], self.file, complete, meter or Meter(), request)
         slot = nullcontext() if self._slots is None or is_nested() else self._slots
         return Run(task, self._call, slot)

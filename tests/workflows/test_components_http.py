@@ -6,20 +6,22 @@ import asyncio
 from typing import Any
 
 import pytest
-
 from composing import one, runner
+from upstream import Asked, Upstream, deltas, head, replies, streams, upstream
+
 from modelcompose.adapters.errors import ConfigError, UpstreamError
 from modelcompose.adapters.events import Usage
 from modelcompose.workflows.components import http
 from modelcompose.workflows.components.streams import ItemStream, is_sent_as_stream
-from upstream import Asked, Upstream, deltas, head, replies, streams, upstream
 
 CONTENT = "${response[].choices[0].delta.content}"
 QUICK = {"attempts": 3, "delay": 0.01}
 
 
 def client(server: Upstream, *, path: str = "/v1/thing", **action: Any) -> dict[str, Any]:
-    fields = {name: action.pop(name) for name in ("headers", "timeout", "retry", "base_url") if name in action}
+    fields: dict[str, Any] = {
+        name: action.pop(name) for name in ("headers", "timeout", "retry", "base_url") if name in action
+    }
     action = {"path": path, **action}
     return {"id": "api", "type": "http-client", "base_url": server.url, "retry": QUICK, **fields, "actions": [action]}
 
@@ -219,7 +221,7 @@ async def test_a_stream_that_breaks_is_an_error_after_its_items(broken: bytes) -
         async with runner(one(component)) as opened, opened.run() as running:
             items = (await running.outcome()).items()
             assert await anext(items) == "a"
-            with pytest.raises(UpstreamError, match="broke off its answer: (out of memory|this is not JSON)"):
+            with pytest.raises(UpstreamError, match=r"broke off its answer: (out of memory|this is not JSON)"):
                 await anext(items)
             assert running.state == "failed"
 
@@ -241,9 +243,7 @@ async def test_leaving_a_run_ends_the_request() -> None:
             async with opened.run() as running:
                 assert await anext((await running.outcome()).items()) == "a"
             assert running.state == "cancelled"
-            async with asyncio.timeout(5):
-                while server.open:
-                    await asyncio.sleep(0.01)
+            await server.idle()
     assert server.left == 1
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from composing import asks, chat, one, text, value_of
+from scripted import ScriptedAdapter, Step, says
+
 from modelcompose.adapters.base import GenerationRequest, Sampling
 from modelcompose.adapters.errors import InvalidRequest, ModelNotFound
 from modelcompose.adapters.events import Finish, TextDelta, ToolCallDelta, Usage
 from modelcompose.workflows.components.params import honour
-from scripted import ScriptedAdapter, Step, says
 
 
 def adapter() -> ScriptedAdapter:
@@ -129,7 +129,12 @@ async def test_a_value_with_a_reference_in_it_is_left_as_it_is() -> None:
 
 async def test_tools_of_the_action_reach_the_model_and_calls_come_back() -> None:
     tool = {"type": "function", "function": {"name": "now", "parameters": {}}}
-    script = [ToolCallDelta(0, "c1", "now"), ToolCallDelta(0, arguments="{}"), Finish("tool_calls"), Usage(1, 1)]
+    script: list[Step] = [
+        ToolCallDelta(0, "c1", "now"),
+        ToolCallDelta(0, arguments="{}"),
+        Finish("tool_calls"),
+        Usage(1, 1),
+    ]
     scripts = ScriptedAdapter({"m": script})
     value = await value_of(one(chat(tools=[tool])), {"prompt": "Hi"}, scripts)
     assert scripts.requests[0].tools == (tool,)
@@ -137,7 +142,7 @@ async def test_tools_of_the_action_reach_the_model_and_calls_come_back() -> None
 
 
 async def test_several_answers_are_a_list() -> None:
-    script = [TextDelta("b", 1), TextDelta("a", 0), Finish("stop", 0), Finish("stop", 1), Usage(1, 2)]
+    script: list[Step] = [TextDelta("b", 1), TextDelta("a", 0), Finish("stop", 0), Finish("stop", 1), Usage(1, 2)]
     scripts = ScriptedAdapter({"m": script})
     assert await value_of(one(chat(params={"num_return_sequences": 2})), {"prompt": "Hi"}, scripts) == ["a", "b"]
     assert scripts.requests[0].n == 2

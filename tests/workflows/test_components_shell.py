@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from composing import one, runner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from composing import one, runner
 from modelcompose.adapters.errors import ComposeError, ConfigError, InvalidRequest
 from modelcompose.workflows.components import process
 from modelcompose.workflows.components.shell import command_of
@@ -20,7 +19,7 @@ from modelcompose.workflows.schema import ShellAction, parse_deep
 
 
 def shell(command: Any, **action: Any) -> dict[str, Any]:
-    fields = {name: action.pop(name) for name in ("env", "working_dir", "timeout") if name in action}
+    fields: dict[str, Any] = {name: action.pop(name) for name in ("env", "working_dir", "timeout") if name in action}
     return {"id": "sh", "type": "shell", **fields, "actions": [{"command": command, **action}]}
 
 
@@ -122,6 +121,14 @@ async def are_gone(folder: Path) -> bool:
     return False
 
 
+async def have_started(folder: Path) -> None:
+    """Wait for both ids."""
+    for _ in range(500):
+        if (folder / "pids").exists() and len(pids_of(folder)) == 2:
+            return
+        await asyncio.sleep(0.01)
+
+
 TWO_THAT_STAY = "echo $$ > pids; sleep 60 & echo $! >> pids; wait"
 
 
@@ -143,8 +150,7 @@ async def test_what_ignores_being_asked_is_killed(tmp_path: Path, monkeypatch: p
 async def test_cancelling_kills_the_whole_group(tmp_path: Path) -> None:
     async with runner(one(shell(TWO_THAT_STAY)), folder=tmp_path) as opened:
         async with opened.run():
-            while not (tmp_path / "pids").exists() or len(pids_of(tmp_path)) < 2:
-                await asyncio.sleep(0.01)
+            await have_started(tmp_path)
         assert await are_gone(tmp_path)
 
 
@@ -166,14 +172,18 @@ async def test_too_much_output_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_child_that_outlives_its_parent_is_not_waited_for_longer_than_the_timeout(tmp_path: Path) -> None:
-    with pytest.raises(ComposeError, match="more than 0.5 s"):
+    with pytest.raises(ComposeError, match=r"more than 0.5 s"):
         await run(shell("sleep 60 & echo $! > pids", timeout=0.5), folder=tmp_path)
     assert await are_gone(tmp_path)
 
 
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def test_no_descriptor_stays_open() -> None:
     await run(shell("true"))
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for _ in range(5):
         await run(shell("true"))
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert descriptors() <= before

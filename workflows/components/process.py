@@ -85,17 +85,21 @@ async def _started(words: Sequence[str], env: Mapping[str, str], folder: Path) -
 async def _end(process: Process) -> None:
     """End what is left of the process group, kindly at first."""
     try:
-        if process.returncode is None:
+        if not _has_ended(process):
             _signal(process, signal.SIGTERM)
             # `wait` would also wait for the pipes, which others may hold open.
             for _ in range(round(GRACE / _LOOK_EVERY)):
-                if process.returncode is not None:
+                if _has_ended(process):
                     break
                 await asyncio.sleep(_LOOK_EVERY)
     finally:
         _signal(process, signal.SIGKILL)
         process._transport.close()  # type: ignore[attr-defined]
         await process.wait()
+
+
+def _has_ended(process: Process) -> bool:
+    return process.returncode is not None
 
 
 def _signal(process: Process, number: signal.Signals) -> None:
