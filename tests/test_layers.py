@@ -32,7 +32,7 @@ ROOMS_OF_THIRD_PARTIES = {
     "uvicorn": ("server/", "clients/up.py"),
     "torch": ("adapters/transformers/", "adapters/bundled/train/"),
     "yaml": ("workflows/load.py",),
-    "httpx2": ("workflows/components/http", "adapters/vllm/", "clients/"),
+    "httpx2": ("adapters/", "clients/", "workflows/components/http"),
     "gradio": ("clients/webui.py",),
     "typer": ("clients/",),
     "rich": ("clients/",),
