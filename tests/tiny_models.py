@@ -249,8 +249,8 @@ def gpt2(folder: Path) -> None:
         tie_word_embeddings=False,
         bos_token_id=tokenizer.eos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        task_specific_params={"conversational": {"max_length": CONTEXT_LENGTH}},
     )
+    config.task_specific_params = {"conversational": {"max_length": CONTEXT_LENGTH}}
     _write(folder, config, tokenizer, [str(tokenizer.eos_token)])
 
 

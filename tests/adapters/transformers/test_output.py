@@ -43,7 +43,7 @@ WEATHER = {
     },
 }
 CALL = ("weather", {"city": "Paris", "days": 2})
-OTHER = ("time", {})
+OTHER: tuple[str, dict[str, Any]] = ("time", {})
 
 
 class Said(NamedTuple):
@@ -109,8 +109,10 @@ XML_CALL = (
 )
 DEEPSEEK_CALL = (
     "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n"
-    '{"city": "Paris", "days": 2}\n```<｜tool▁call▁end｜>'
+    '{"city": "Paris", "days": 2}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
 )
+GEMMA_CALL = '<|channel>thought\nhm<channel|><|tool_call>call:weather{city:<|"|>Paris<|"|>,days:2}<tool_call|>'
+SHORT_DEEPSEEK_CALL = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>time<｜tool▁sep｜>{}<｜tool▁call▁end｜>"
 OPEN_THINK = "<|im_start|>user\n<tool_call>?<|im_end|>\n<|im_start|>assistant\n<think>\n"
 CLOSED_THINK = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 HARMONY = "<|start|>assistant"
@@ -133,56 +135,87 @@ TABLE: list[tuple[str, str, str, Said]] = [
     ("hermes", "", '<tool_call>{"name": "time", "arguments": "{}"}</tool_call>', Said(calls=(OTHER,))),
     ("hermes", "", '<tool_call>{"arguments": {}, "name": "time"}</tool_call>', Said(calls=(OTHER,))),
     ("hermes", "", '<tool_call>{"name": "time", "arguments": {}}}</tool_call>', Said(calls=(OTHER,))),
-    ("hermes", "", '<tool_call>{"name": "weather", "arguments": {"city": "a \\"}</b>"}}', Said(
-        calls=(("weather", {"city": 'a "}</b>'}),)
-    )),
+    (
+        "hermes",
+        "",
+        '<tool_call>{"name": "weather", "arguments": {"city": "a \\"}</b>"}}',
+        Said(calls=(("weather", {"city": 'a "}</b>'}),)),
+    ),
     ("hermes", "", "a <tool_call>\nbroken\n</tool_call> b", Said("a <tool_call>\nbroken\n</tool_call> b")),
     ("hermes", "", 'x <tool_call>{"name": "we', Said('x <tool_call>{"name": "we')),
     ("hermes", "", '<tool_call>{"name": 3}</tool_call>', Said('<tool_call>{"name": 3}</tool_call>')),
     ("hermes", "", "an open <tool_", Said("an open <tool_")),
     ("qwen3.5", OPEN_THINK, f"hm\n</think>\n\n{XML_CALL}", Said("", "hm", (CALL,))),
     ("qwen3.5", CLOSED_THINK, f"{XML_CALL}\n{XML_CALL}", Said(calls=(CALL, CALL))),
-    ("qwen3.5", CLOSED_THINK, (
-        "<tool_call>\n<function=weather>\n<parameter=city>\n12\n</parameter>\n<parameter=metric>\nTrue\n</parameter>\n"
-        "<parameter=tags>\n[1, 2]\n</parameter>\n<parameter=days>\nmany\n</parameter>\n</function>\n</tool_call>"
-    ), Said(calls=(("weather", {"city": "12", "metric": True, "tags": [1, 2], "days": "many"}),))),
+    (
+        "qwen3.5",
+        CLOSED_THINK,
+        (
+            "<tool_call>\n<function=weather>\n<parameter=city>\n12\n</parameter>\n<parameter=metric>\nTrue\n</parameter>\n"
+            "<parameter=tags>\n[1, 2]\n</parameter>\n<parameter=days>\nmany\n</parameter>\n</function>\n</tool_call>"
+        ),
+        Said(calls=(("weather", {"city": "12", "metric": True, "tags": [1, 2], "days": "many"}),)),
+    ),
     ("llama3", "", '{"name": "weather", "parameters": {"city": "Paris", "days": 2}}', Said(calls=(CALL,))),
-    ("llama3", "", '<|python_tag|>{"name": "time", "parameters": {}}; {"name": "time", "parameters": {}}', Said(
-        calls=(OTHER, OTHER)
-    )),
+    (
+        "llama3",
+        "",
+        '<|python_tag|>{"name": "time", "parameters": {}}; {"name": "time", "parameters": {}}',
+        Said(calls=(OTHER, OTHER)),
+    ),
     ("llama3", "", '{"answer": 42}', Said('{"answer": 42}')),
     ("llama3", "", 'Use {"name": "time", "parameters": {}}', Said('Use {"name": "time", "parameters": {}}')),
     ("llama3", "", '{"name": "Bob"}', Said(calls=(("Bob", {}),))),
-    ("mistral", "", '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Paris", "days": 2}}]', Said(
-        calls=(CALL,)
-    )),
-    ("mistral", "", 'So:[TOOL_CALLS][{"name": "time", "arguments": {}}, {"name": "time", "arguments": {}}]</s>', Said(
-        "So:", calls=(OTHER, OTHER)
-    )),
+    (
+        "mistral",
+        "",
+        '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Paris", "days": 2}}]',
+        Said(calls=(CALL,)),
+    ),
+    (
+        "mistral",
+        "",
+        'So:[TOOL_CALLS][{"name": "time", "arguments": {}}, {"name": "time", "arguments": {}}]</s>',
+        Said("So:", calls=(OTHER, OTHER)),
+    ),
     ("mistral", "", "[THINK]hm[/THINK]Hi", Said("Hi", "hm")),
-    ("mistral-named", "", '[TOOL_CALLS]weather[ARGS]{"city": "Paris", "days": 2}[TOOL_CALLS]time[ARGS]{}', Said(
-        calls=(CALL, OTHER)
-    )),
-    ("deepseek", "<｜Assistant｜><think>\n", f"hm\n</think>\n\n{DEEPSEEK_CALL}<｜tool▁calls▁end｜>", Said("", "hm", (CALL,))),
-    ("deepseek", "<｜Assistant｜></think>", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>time<｜tool▁sep｜>{}<｜tool▁call▁end｜>",
-     Said(calls=(OTHER,))),
-    ("gpt-oss", HARMONY, "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Hi", Said(
-        "Hi", "hm"
-    )),
-    ("gpt-oss", HARMONY, (
-        '<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>commentary to=functions.weather '
-        '<|constrain|>json<|message|>{"city": "Paris", "days": 2}<|call|>'
-    ), Said("", "hm", (CALL,))),
-    ("gemma4", "<|turn>model\n", '<|channel>thought\nhm<channel|><|tool_call>call:weather{city:<|"|>Paris<|"|>,days:2}'
-     "<tool_call|>", Said("", "hm", (CALL,))),
-    ("glm", "", (
-        "<think>hm</think>\n<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n"
-        "<arg_key>days</arg_key>\n<arg_value>2</arg_value>\n</tool_call>"
-    ), Said("", "hm", (CALL,))),
+    (
+        "mistral-named",
+        "",
+        '[TOOL_CALLS]weather[ARGS]{"city": "Paris", "days": 2}[TOOL_CALLS]time[ARGS]{}',
+        Said(calls=(CALL, OTHER)),
+    ),
+    ("deepseek", "<｜Assistant｜><think>\n", f"hm\n</think>\n\n{DEEPSEEK_CALL}", Said("", "hm", (CALL,))),
+    ("deepseek", "<｜Assistant｜></think>", SHORT_DEEPSEEK_CALL, Said(calls=(OTHER,))),
+    (
+        "gpt-oss",
+        HARMONY,
+        "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Hi",
+        Said("Hi", "hm"),
+    ),
+    (
+        "gpt-oss",
+        HARMONY,
+        (
+            "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>commentary to=functions.weather "
+            '<|constrain|>json<|message|>{"city": "Paris", "days": 2}<|call|>'
+        ),
+        Said("", "hm", (CALL,)),
+    ),
+    ("gemma4", "<|turn>model\n", GEMMA_CALL, Said("", "hm", (CALL,))),
+    (
+        "glm",
+        "",
+        (
+            "<think>hm</think>\n<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n"
+            "<arg_key>days</arg_key>\n<arg_value>2</arg_value>\n</tool_call>"
+        ),
+        Said("", "hm", (CALL,)),
+    ),
     ("phi4", "", '<|tool_call|>[{"name": "time", "arguments": {}}]<|/tool_call|>', Said(calls=(OTHER,))),
     ("think", "<|assistant|>\n<think>\n", "hm</think>Hi", Said("Hi", "hm")),
     ("mistral-think", "[/INST]", "[THINK]hm[/THINK]Hi", Said("Hi", "hm")),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "prompt", "text", "expected"), TABLE)
