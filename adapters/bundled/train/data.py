@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
@@ -40,6 +41,7 @@ ROLES = (
     "pirate captain|cat|robot|wizard|detective|chef|gardener|pilot|librarian|poet|knight|scientist|historian|teacher|"
     "doctor|lawyer|farmer|painter|musician|travel guide|football coach|baker|sailor|astronaut|judge|shopkeeper|dragon"
 ).split("|")
+ABOUT_THE_USER = re.compile(r"\bmy (name|favou?rite|age|birthday|job|dog|cat)|who am i|how old i am|where i live", re.I)
 WHO_ARE_YOU = (
     "Who are you?|What are you?|What is your role?|Introduce yourself.|What is your job?|Tell me who you are.".split(
         "|"
@@ -115,8 +117,8 @@ def _general(sources: Sources) -> list[Block]:
 
 
 def filler(sources: Sources) -> skills.Filler:
-    """Makes one exchange of any kind, as talk between two related turns."""
-    blocks = _general(sources)
+    """Makes one exchange of any kind, as talk between two related turns, about nothing that could have been told."""
+    blocks = [block for block in _general(sources) if not any(ABOUT_THE_USER.search(q) for q in block.questions)]
 
     def make(random: Random) -> list[Message]:
         kind = random.random()

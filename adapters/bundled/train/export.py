@@ -62,7 +62,8 @@ def export(weights: dict[str, Tensor], config: LlamaConfig, tokenizer: Tokenizer
     save_file(stored, temporary, metadata={"format": "pt"})
     temporary.replace(folder / "model.safetensors")
     wrap(tokenizer).save_pretrained(folder)
-    _sort_keys(folder / "tokenizer_config.json")
+    (folder / "model.safetensors").chmod(0o644)
+    _settle(folder / "tokenizer_config.json")
 
 
 def write_card(config: LlamaConfig, weights: dict[str, Tensor], training: dict[str, str], folder: Path) -> None:
@@ -82,7 +83,7 @@ def write_card(config: LlamaConfig, weights: dict[str, Tensor], training: dict[s
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _sort_keys(path: Path) -> None:
-    """Make the file the same on every run."""
-    values = json.loads(path.read_text(encoding="utf-8"))
+def _settle(path: Path) -> None:
+    """Name the tokenizer's class as transformers 4 knows it too, and make the file the same on every run."""
+    values = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
