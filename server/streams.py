@@ -10,6 +10,7 @@ from typing import cast
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ..adapters.errors import ModelUnavailable
 from ..adapters.events import Event, Finish, TextDelta, collect
 from .encode import DONE, KEEP_ALIVE, Encoder, error_chunk
 from .errors import OK, failure, log_unexpected
@@ -27,13 +28,14 @@ _UNFINISHED = "the adapter's events ended before every choice had its Finish"
 class Wire:
     """The sending side of one response: open, write, close; and a comment when nothing else was sent for a while.
 
-    `start` takes the message that begins the response, `send` all others.
+    `start` takes the message that begins the response, `send` all others. The wire is busy while a message is under
+    way, and for ever after the last one.
     """
 
     def __init__(self, start: Send, send: Send) -> None:
         self._start = start
         self._send = send
-        self._is_busy = False
+        self.is_busy = False
         self._was_silent = False
         self.is_open = False
         self.is_closed = False
@@ -45,18 +47,18 @@ class Wire:
 
     async def write(self, data: bytes) -> None:
         if data:
-            self._is_busy = True
+            self.is_busy = True
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
-            self._is_busy = self._was_silent = False
+            self.is_busy = self._was_silent = False
 
     async def close(self, data: bytes) -> None:
         """Send the last of it."""
-        self._is_busy = self.is_closed = True
+        self.is_busy = self.is_closed = True
         await self._send({"type": "http.response.body", "body": data})
 
     async def keep_alive(self) -> None:
         """Send a comment if nothing was sent since the last call; what is under way must not be interrupted."""
-        if self.is_open and self._was_silent and not self._is_busy:
+        if self.is_open and self._was_silent and not self.is_busy:
             await self.write(KEEP_ALIVE)
         self._was_silent = True
 
@@ -100,8 +102,23 @@ class Answer(Response):
                 await work
             else:
                 self._record.has_left = True
+        except asyncio.CancelledError:
+            # Only a server that shuts down cancels a request, and its client should hear why the answer ends.
+            await _cancel(work, gone)
+            await self._break_off(wire)
         finally:
             await _cancel(work, gone)
+
+    async def _break_off(self, wire: Wire) -> None:
+        error = ModelUnavailable("This server is shutting down.", retry_after=5)
+        if not wire.is_open:
+            raise error
+        if self._is_stream and not wire.is_busy:
+            await wire.close(self._failed(error))
+
+    def _failed(self, error: Exception) -> bytes:
+        """How a stream ends that has begun and cannot go on."""
+        return error_chunk(failure(error, self._record).envelope) + DONE
 
     async def _whole(self, wire: Wire) -> None:
         async with aclosing(self._observed()) as events:
@@ -138,7 +155,7 @@ class Answer(Response):
             if not wire.is_open:
                 raise
             log_unexpected(error, self._record)
-            await wire.close(error_chunk(failure(error, self._record).envelope) + DONE)
+            await wire.close(self._failed(error))
         else:
             await wire.close(DONE)
 

@@ -16,6 +16,7 @@ from scripted import ScriptedAdapter, Step, says
 
 from modelcompose.adapters.base import GenerationRequest
 from modelcompose.adapters.events import Accepted, Finish, TextDelta, Usage
+from modelcompose.server.app import create_app
 from modelcompose.server.settings import Settings
 
 Serve = Callable[..., str]
@@ -145,20 +146,26 @@ def test_a_connection_serves_one_stream_after_the_other(serve: Serve) -> None:
         assert b"[DONE]" in read_until(connection, b"0\r\n\r\n")
 
 
-async def test_closing_the_server_ends_a_stream(serve: Serve) -> None:
-    """Cancelling the request's own task, as a server that shuts down does, closes the adapter's iterator too."""
-    from modelcompose.server.app import create_app
-
-    adapter = ScriptedAdapter({"m": [Accepted(), FOREVER]})
+@pytest.mark.parametrize(
+    ("stream", "steps", "status"),
+    [
+        (True, [Accepted(), FOREVER], 200),
+        (True, [FOREVER], 503),
+        (False, [Accepted(), TextDelta("a"), FOREVER], 503),
+    ],
+)
+async def test_a_server_that_shuts_down_says_so(stream: bool, steps: list[Step], status: int) -> None:
+    adapter = ScriptedAdapter({"m": steps})
     app = create_app([adapter], Settings())
-    body = json.dumps(CHAT).encode()
+    body = json.dumps(CHAT | {"stream": stream}).encode()
     received = iter([{"type": "http.request", "body": body, "more_body": False}])
+    sent: list[Any] = []
 
     async def receive() -> Any:
         return next(received, None) or await asyncio.sleep(FOREVER, {})
 
     async def send(message: Any) -> None:
-        pass
+        sent.append(message)
 
     path = "/v1/chat/completions"
     scope = {
@@ -172,6 +179,8 @@ async def test_closing_the_server_ends_a_stream(serve: Serve) -> None:
     task = asyncio.create_task(app(scope, receive, send))
     await asyncio.sleep(0.05)
     task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await task
     assert adapter.closed_early == 1
+    assert sent[0]["status"] == status
+    assert b"This server is shutting down." in sent[-1]["body"]
+    assert sent[-1]["body"].endswith(b"data: [DONE]\n\n") == (status == 200)
