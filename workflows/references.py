@@ -2,7 +2,8 @@
 
 A text is parsed into a `Template`: literal pieces and `Reference`s. A template that is exactly one reference renders to
 the value itself, of whatever type; anything else renders to text. Only a missing or null value takes the default.
-What a reference renders to is never looked at for references again. `\\${` stands for a literal `${`.
+What a reference renders to is never looked at for references again. `\\${` stands for a literal `${`; two backslashes
+before a reference stand for one.
 
     path      input.prompt  input.history[-1].content  input.prompts[${index}]  input["odd key"]  response[].text
     TYPE      text string number integer boolean json list object stream/text stream/json image audio file
@@ -25,6 +26,10 @@ TYPES = (
     *("text", "string", "number", "integer", "boolean", "json", "list", "object"),
     *("stream/text", "stream/json", "image", "audio", "file"),
 )
+
+
+DEEPEST = 32
+"""References within references."""
 
 
 class ReferenceSyntaxError(ConfigError):
@@ -65,7 +70,7 @@ class Default(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         if self.template is None:
             return json.dumps(self.literal, ensure_ascii=False)
-        return '"' + str(self.template).replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return _quote(str(self.template))
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -108,7 +113,14 @@ class Template(msgspec.Struct, frozen=True):
                 yield from _inner_references(part)
 
     def __str__(self) -> str:
-        return "".join(part.replace("${", "\\${") if isinstance(part, str) else str(part) for part in self.parts)
+        text = ""
+        for part in self.parts:
+            if isinstance(part, str):
+                text += _LITERAL_REFERENCE.sub(r"\1\1\\${", part)
+            else:
+                backslashes = len(text) - len(text.rstrip("\\"))
+                text += "\\" * backslashes + str(part)
+        return text
 
 
 class StreamItem(msgspec.Struct, frozen=True):
@@ -193,11 +205,15 @@ def _inner_references(reference: Reference) -> Iterator[Reference]:
 def _step_text(step: str | int | Reference | Each) -> str:
     match step:
         case str():
-            return f".{step}" if _NAME.fullmatch(step) else f"[{json.dumps(step, ensure_ascii=False)}]"
+            return f".{step}" if _NAME.fullmatch(step) else f"[{_quote(step)}]"
         case Each():
             return "[]"
         case _:
             return f"[{step}]"
+
+
+def _quote(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _same(value: Any) -> Any:
@@ -260,33 +276,49 @@ _NAME = re.compile(r"[^\W\d][\w-]*")
 _INTEGER = re.compile(r"-?\d{1,9}")
 _TYPE = re.compile(r"[A-Za-z]+(?:/[A-Za-z]+)?")
 _SPACE = re.compile(r"\s*")
+_ESCAPE = re.compile(r"(\\+)\$\{")
+_LITERAL_REFERENCE = re.compile(r"(\\*)\$\{")
 
 
 class _Parser:
     """Reads a text from left to right; `at` is the next character."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, depth: int = 0) -> None:
         self.text = text
         self.at = 0
+        self.depth = depth
 
     def template(self) -> Template:
+        """The whole text."""
+        return self._pieces(is_default=False)
+
+    def _pieces(self, *, is_default: bool) -> Template:
+        """Text and references up to the end or, in a default, up to the brace that closes its reference."""
         parts: list[str | Reference] = []
-        literal = ""
-        while self.at < len(self.text):
-            if self._take("\\${"):
-                literal += "${"
+        literal, depth = "", 0
+        while not self._ended and not (is_default and depth == 0 and self.text.startswith(("}", "@("), self.at)):
+            if escape := _ESCAPE.match(self.text, self.at):
+                literal += "\\" * (len(escape[1]) // 2)
+                is_literal = len(escape[1]) % 2 == 1
+                literal += "${" if is_literal else ""
+                self.at = escape.end() if is_literal else escape.end(1)
             elif self.text.startswith("${", self.at):
                 parts += [literal] if literal else []
                 literal = ""
                 parts.append(self._reference())
             else:
+                depth += (self.text[self.at] == "{") - (self.text[self.at] == "}")
                 literal += self.text[self.at]
                 self.at += 1
+        literal = literal.rstrip() if is_default else literal
         return Template((*parts, literal) if literal else tuple(parts))
 
     def _reference(self) -> Reference:
         start = self.at
         self._expect("${")
+        self.depth += 1
+        if self.depth > DEEPEST:
+            self._fail(f"references are nested more than {DEEPEST} deep", start)
         self._space()
         root = self._match(_NAME, "a name such as input, jobs or env")
         steps = tuple(self._steps())
@@ -297,8 +329,10 @@ class _Parser:
         self._space()
         description = self._description() if self._take("@(") else None
         self._space()
-        if not self._take("}"):
-            self._fail("this reference has no closing '}'" if self._ended else "expected '}'", start)
+        if self._ended:
+            self._fail("this reference has no closing '}'", start)
+        self._expect("}")
+        self.depth -= 1
         return Reference(root, steps, cast, default, description)
 
     def _steps(self) -> Iterator[str | int | Reference | Each]:
@@ -349,25 +383,26 @@ class _Parser:
         before = self.at
         if self.text[self.at : self.at + 1] in ('"', "'"):
             quoted = self._quoted()
-            self._space()
-            if quoted is not None and (self._ended or self.text.startswith(("}", "@("), self.at)):
-                return Default(template=_Parser(quoted).template())
-            self.at = before
-        text = self._bare(start).strip()
-        try:
-            return Default(literal=json.loads(text, parse_constant=_reject_constant))
-        except ValueError:
-            return Default(template=_Parser(text).template())
+            if quoted is not None and self._is_at_end:
+                return Default(template=_Parser(quoted, self.depth).template())
+        else:
+            try:
+                literal, self.at = _JSON.raw_decode(self.text, self.at)
+                if self._is_at_end:
+                    return Default(literal=literal)
+            except (ValueError, RecursionError):
+                pass
+        self.at = before
+        template = self._pieces(is_default=True)
+        if self._ended:
+            self._fail("this reference has no closing '}'", start)
+        return Default(template=template)
 
-    def _bare(self, start: int) -> str:
-        """The text up to the brace that closes the reference, or to its description."""
-        begin, depth = self.at, 0
-        while depth > 0 or not self.text.startswith(("}", "@("), self.at):
-            if self._ended:
-                self._fail("this reference has no closing '}'", start)
-            depth += (self.text[self.at] == "{") - (self.text[self.at] == "}")
-            self.at += 1
-        return self.text[begin : self.at]
+    @property
+    def _is_at_end(self) -> bool:
+        """Whether nothing more of the default follows."""
+        self._space()
+        return self._ended or self.text.startswith(("}", "@("), self.at)
 
     def _quoted(self) -> str | None:
         """The text between two quotes, or None if the second one is missing."""
@@ -427,3 +462,6 @@ class _Parser:
 
 def _reject_constant(name: str) -> Any:
     raise ValueError(name)
+
+
+_JSON = json.JSONDecoder(parse_constant=_reject_constant)

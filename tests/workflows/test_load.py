@@ -13,8 +13,15 @@ from loading import CHAT, loaded, mistakes
 
 from modelcompose.workflows.dotenv import parse_dotenv
 from modelcompose.workflows.load import load
-from modelcompose.workflows.references import render
-from modelcompose.workflows.schema import ComposeFile, HttpAction, HttpClientComponent, render_deep
+from modelcompose.workflows.schema import (
+    ChatModelComponent,
+    ComposeFile,
+    HttpAction,
+    HttpClientComponent,
+    HubModel,
+    ShellComponent,
+    render_deep,
+)
 from modelcompose.workflows.tree import ConfigErrors
 
 HTTP = "component: {type: http-client, base_url: http://127.0.0.1:1, path: /, body: BODY}\n"
@@ -219,9 +226,10 @@ def test_a_later_file_counts_over_an_earlier_one() -> None:
         "component: {model: gpt2, params: {temperature: 0}, stop_sequences: [c]}\ncontroller: {port: 2}",
     )
     (component,) = file.components
+    assert isinstance(component, ChatModelComponent)
     params = component.actions[0].params
-    assert component.model.repository == "gpt2"  # type: ignore[union-attr]
-    assert (params.temperature, params.top_p, params.stop_sequences) == (0, 0.5, ["c"])  # type: ignore[union-attr]
+    assert component.model == HubModel(repository="gpt2")
+    assert (params.temperature, params.top_p, params.stop_sequences) == (0, 0.5, ["c"])
     assert (file.controller.port, file.controller.host) == (2, "h")
 
 
@@ -232,7 +240,8 @@ def test_things_with_ids_are_merged_by_id() -> None:
         "components:\n  - {id: b, timeout: 3}\n  - {id: c, type: shell, command: c}\n"
         "workflow: {id: w, title: W, jobs: [{id: two, depends_on: one}]}",
     )
-    assert [(each.id, each.timeout) for each in file.components] == [("a", 600), ("b", 3), ("c", 600)]  # type: ignore[union-attr]
+    shells = [component for component in file.components if isinstance(component, ShellComponent)]
+    assert [(shell.id, shell.timeout) for shell in shells] == [("a", 600), ("b", 3), ("c", 600)]
     (workflow,) = file.workflows
     assert workflow.title == "W"
     assert [(job.id, job.component, job.depends_on) for job in workflow.jobs] == [
@@ -248,8 +257,9 @@ def test_files_may_be_spelled_differently() -> None:
         "controller: {adapter: {port: 7}}",
     )
     (component,) = file.components
-    assert component.actions[0].body == {"a": 1, "b": 3}  # type: ignore[union-attr]
-    assert component.headers == {"A": "b"}  # type: ignore[union-attr]
+    assert isinstance(component, HttpClientComponent)
+    assert component.actions[0].body == {"a": 1, "b": 3}
+    assert component.headers == {"A": "b"}
     assert file.controller.port == 7
 
 
@@ -260,8 +270,9 @@ def test_three_files_the_last_of_which_resets_and_replaces() -> None:
         "component: {tools: !reset [], params: !override {top_p: 1}}\ncontroller: !reset null\nworkflow: {id: b}",
     )
     (component,) = file.components
-    assert component.actions[0].tools is None  # type: ignore[union-attr]
-    assert component.actions[0].params.temperature is None  # type: ignore[union-attr]
+    assert isinstance(component, ChatModelComponent)
+    assert component.actions[0].tools is None
+    assert component.actions[0].params.temperature is None
     assert (file.controller.host, file.controller.port) == ("127.0.0.1", 8080)
     assert [workflow.id for workflow in file.workflows] == ["a", "b"]
 
@@ -340,8 +351,3 @@ def _loads_or_is_refused(*texts: str) -> None:
         assert problem.startswith(("a.yml:", "b.yml:"))
         assert "Template(" not in problem
         assert "is-instance" not in problem
-
-
-def test_a_whole_template_renders_to_what_it_refers_to() -> None:
-    (action,) = loaded(HTTP.replace("BODY", "'${input.list}'")).components[0].actions
-    assert render(action.body, {"input": {"list": [1]}}) == [1]  # type: ignore[union-attr]

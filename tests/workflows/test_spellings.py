@@ -8,8 +8,8 @@ import pytest
 from loading import CHAT, loaded, mistakes
 
 from modelcompose.workflows.load import load
-from modelcompose.workflows.references import render
-from modelcompose.workflows.schema import BundledModel, ChatAction, HubModel, LocalModel, NamedModel, Template
+from modelcompose.workflows.references import Template, render
+from modelcompose.workflows.schema import BundledModel, ChatAction, HubModel, LocalModel, NamedModel
 from modelcompose.workflows.spellings import slug
 
 FILES = Path(__file__).parent / "files"
