@@ -26,6 +26,11 @@ def accepted(workflow: str, inputs: Sequence[Input], given: Any) -> Any:
     return given
 
 
+def laid_over(given: Any, made: Any) -> Any:
+    """What a workflow's or its only job's `input` makes, and what it does not name as it was given."""
+    return {**given, **made} if isinstance(given, Mapping) and isinstance(made, Mapping) else made
+
+
 def respelled(given: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
     """`given` with `system-prompt` as `system_prompt`, or the other way round, where only that one is read."""
     return {_respelled(name, given, names): value for name, value in given.items()}

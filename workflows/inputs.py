@@ -44,10 +44,14 @@ class Input(msgspec.Struct, frozen=True):
 
 
 class _Scope(msgspec.Struct, frozen=True):
-    """What `input` is where a template stands: a tree of templates, which see `outside`; None is the caller's input."""
+    """What `input` is where a template stands: a tree of templates, which see `outside`; None is the caller's input.
+
+    A tree that is laid over what is outside leaves the names there that it does not have itself.
+    """
 
     tree: Any
     outside: _Scope | None
+    is_laid_over: bool = False
 
 
 class _Use(msgspec.Struct, frozen=True):
@@ -95,14 +99,17 @@ def _both(one: Input, other: Input) -> Input:
 
 
 def _workflow_reads(workflow: Workflow, file: ComposeFile) -> Iterator[Input]:
-    scope = None if workflow.input is None else _Scope(workflow.input, None)
+    scope = (
+        None if workflow.input is None else _Scope(workflow.input, None, is_laid_over=isinstance(workflow.input, dict))
+    )
     for job in workflow.jobs:
-        yield from _job_reads(job, scope, file)
+        yield from _job_reads(job, scope, file, is_only=len(workflow.jobs) == 1)
     yield from _reads(workflow.output, scope, _MAYBE)
 
 
-def _job_reads(job: Job, outside: _Scope | None, file: ComposeFile) -> Iterator[Input]:
-    scope = outside if job.input is None else _Scope(job.input, outside)
+def _job_reads(job: Job, outside: _Scope | None, file: ComposeFile, *, is_only: bool) -> Iterator[Input]:
+    is_laid_over = is_only and isinstance(job.input, dict)
+    scope = outside if job.input is None else _Scope(job.input, outside, is_laid_over)
     component = component_of(job, file)
     action = action_of(job, component)
     yield from _reads(job.repeat_count, outside, _Use("integer", required=True))
@@ -193,6 +200,8 @@ def _reference_reads(reference: Reference, scope: _Scope | None, use: _Use) -> I
         use = use.optional
     if reference.root != "input":
         return
+    while scope is not None and scope.is_laid_over and reference.steps and reference.steps[0] not in scope.tree:
+        scope = scope.outside
     if scope is not None:
         yield from _tree_reads(scope.tree, reference, reference.steps, scope.outside, use)
     elif reference.steps and isinstance(name := reference.steps[0], str):

@@ -13,6 +13,7 @@ from ..adapters.base import GenerationRequest
 from ..adapters.errors import ComposeError, InvalidRequest
 from .components.call import Call, Meter
 from .components.streams import ItemStream, ModelStream, Stream, gathered, put_for, replay, stream_in
+from .given import laid_over
 from .graph import Plan, action_of, component_of, jobs_in
 from .outputs import render_output
 from .references import Cast, Template, cast
@@ -213,7 +214,7 @@ class Jobs:
         Its text is told under `label`, unless that is None.
         """
         outer = {"input": self._task.given, "jobs": self._outputs, **extra}
-        given = outer["input"] if job.input is None else render_deep(job.input, outer)
+        given = self._task.given if job.input is None else self._laid_over(render_deep(job.input, outer))
         component = component_of(job, self._task.file)
         action = action_of(job, component)
         scope = {"input": given, **extra}
@@ -226,6 +227,11 @@ class Jobs:
             output = await render_output(action.output, named)
             tree = await render_output(job.output, {**outer, "output": output})
             yield tree if is_told or label is None else self._overheard(job, label, tree, ItemStream)
+
+    def _laid_over(self, given: Any) -> Any:
+        """What a job is given; the only one, which may be written as the workflow itself, gets all else as well."""
+        is_only = len(self._task.plan.jobs) == 1
+        return laid_over(self._task.given, given) if is_only else given
 
     def _repetitions(self, job: Job) -> int:
         template = job.repeat_count

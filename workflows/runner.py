@@ -22,7 +22,7 @@ from .components.model import ChatModel, Find, TextModel
 from .components.settings import settings_of
 from .components.shell import Shell
 from .components.workflow import SubWorkflow
-from .given import accepted
+from .given import accepted, laid_over
 from .graph import default_workflow, plan
 from .inputs import inputs_of
 from .jobs import Task
@@ -185,5 +185,4 @@ def _prepared(workflow: Workflow, given: Any) -> Any:
     """What the jobs get: the caller's input, and over it what the workflow's own `input` makes of it."""
     if workflow.input is None:
         return given
-    made = render_deep(workflow.input, {"input": given})
-    return {**given, **made} if isinstance(given, dict) and isinstance(made, dict) else made
+    return laid_over(given, render_deep(workflow.input, {"input": given}))

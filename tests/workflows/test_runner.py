@@ -519,12 +519,14 @@ async def test_a_hyphen_is_as_good_as_an_underscore() -> None:
     assert await value_of(one(chat(messages=messages)), both, scripts) == "<y>"
 
 
-async def test_a_workflows_input_lies_over_the_callers() -> None:
+@pytest.mark.parametrize("is_written_on_the_job", [False, True])
+async def test_a_workflows_input_lies_over_the_callers(is_written_on_the_job: bool) -> None:
     component = chat(
         messages=[{"role": "user", "content": "${input.user_prompt} ${input.tone}"}],
         params={"temperature": "${input.temperature | 0.7}"},
     )
-    form = one(component, input={"user_prompt": "Q: ${input.question}", "tone": "kind"})
+    made = {"input": {"user_prompt": "Q: ${input.question}", "tone": "kind"}}
+    form = one(component, **({"job": made} if is_written_on_the_job else made))
     scripts = ScriptedAdapter({"m": repeats})
     assert await value_of(form, {"question": "why", "temperature": 0.1, "tone": "rude"}, scripts) == "<Q: why kind>"
     assert scripts.requests[0].sampling.temperature == 0.1
@@ -575,3 +577,13 @@ async def test_memory_does_not_grow_with_runs() -> None:
         before = await many(100)
         after = await many(2000)
     assert after - before < 200
+
+
+async def test_what_lies_under_a_workflows_input_is_an_input_too() -> None:
+    component = chat(params={"temperature": "${input.temperature as number | 0.7}"})
+    form = one(component, input={"prompt": "Q: ${input.question}"})
+    async with runner(form) as opened:
+        inputs = {each.name: each for each in opened.inputs["default"]}
+    assert list(inputs) == ["system_prompt", "question", "temperature"]
+    assert inputs["question"].required
+    assert (inputs["temperature"].type, inputs["temperature"].default) == ("number", 0.7)
