@@ -66,7 +66,7 @@ def _no_boolean(value: Any) -> Any:
     return value
 
 
-def _seconds(value: Any) -> Any:
+def seconds(value: Any) -> Any:
     """`90`, `1.5`, `30s`, `5m`, `1h30m`, `200ms` as seconds."""
     if not isinstance(value, str) or not re.fullmatch(r"(?:\d+(?:\.\d+)?(?:ms|[hms]))+", value):
         return _no_boolean(value)
@@ -109,7 +109,7 @@ Setting = Annotated[InstanceOf[Template] | T, BeforeValidator(_template_or_value
 
 Whole = Annotated[int, BeforeValidator(_no_boolean)]
 Number = Annotated[float, BeforeValidator(_no_boolean)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
 Count = Annotated[Whole, Field(ge=1)]
 NotNegative = Annotated[Whole, Field(ge=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
@@ -117,6 +117,7 @@ Penalty = Annotated[Number, Field(ge=-2, le=2)]
 Port = Annotated[Whole, Field(ge=0, le=65535)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 BasePath = Annotated[str, AfterValidator(_base_path)]
+Commands = tuple[str | tuple[str, ...], ...]
 EnvironmentText = Annotated[str, BeforeValidator(_environment_text)]
 
 
@@ -139,17 +140,17 @@ DEFAULT_PROMPT = "${input.prompt}"
 class WebUI(Form):
     """The page for people."""
 
-    driver: Literal["gradio"] = "gradio"
+    driver: Literal["gradio"] = Field(default="gradio", description="what draws it")
     host: str | None = Field(default=None, description="address to listen on; the controller's if left out")
-    port: Port = 8081
+    port: Port = Field(default=8081, description="port to listen on")
 
 
 class Controller(Form):
     """The HTTP server of the file."""
 
-    type: Literal["http-server"] = "http-server"
+    type: Literal["http-server"] = Field(default="http-server", description="the one kind there is")
     host: str = Field(default="127.0.0.1", description="address to listen on")
-    port: Port = 8080
+    port: Port = Field(default=8080, description="port to listen on")
     base_path: BasePath = Field(
         default="/api", description="where the runs API begins; OpenAI's routes are under /v1 in any case"
     )
@@ -170,20 +171,28 @@ class Params(Form):
     min_output_length: Setting[NotNegative] | None = Field(default=None, description="fewest tokens of the answer")
     max_length: Setting[Count] | None = Field(default=None, description="most tokens of prompt and answer together")
     temperature: Setting[Annotated[Number, Field(ge=0, le=100)]] | None = Field(default=None, description="0 is greedy")
-    top_p: Setting[Share] | None = None
+    top_p: Setting[Share] | None = Field(
+        default=None, description="choose among the likeliest tokens that make up this share; 1 is off"
+    )
     top_k: Setting[Annotated[Whole, Field(ge=-1)]] | None = Field(default=None, description="0 and -1 are off")
-    min_p: Setting[Share] | None = None
+    min_p: Setting[Share] | None = Field(
+        default=None, description="leave out tokens less likely than this share of the likeliest; 0 is off"
+    )
     repetition_penalty: Setting[Annotated[Number, Field(gt=0, le=100)]] | None = Field(
         default=None, description="1 is none"
     )
-    presence_penalty: Setting[Penalty] | None = None
-    frequency_penalty: Setting[Penalty] | None = None
+    presence_penalty: Setting[Penalty] | None = Field(
+        default=None, description="against tokens that were there already"
+    )
+    frequency_penalty: Setting[Penalty] | None = Field(
+        default=None, description="against tokens, the more the oftener they were there"
+    )
     do_sample: Setting[bool] | None = Field(default=None, description="`false` is greedy, whatever the temperature")
     num_return_sequences: Setting[Annotated[Count, Field(le=128)]] | None = Field(
         default=None, description="answers to each prompt"
     )
     stop_sequences: Setting[list[str] | str] | None = Field(default=None, description="texts that end the answer")
-    seed: Setting[Whole] | None = None
+    seed: Setting[Whole] | None = Field(default=None, description="the same seed gives the same answer")
     pad_token_id: Setting[Whole] | None = Field(
         default=None, description="accepted for Hugging Face's sake; nothing is padded"
     )
@@ -192,7 +201,7 @@ class Params(Form):
 class Action(Form):
     """One thing a component can do."""
 
-    id: Name = "default"
+    id: Name = Field(default="default", description="how jobs name it")
     output: Templated = Field(default=None, description="what the action gives; its plain result if left out")
 
 
@@ -204,7 +213,7 @@ class ChatAction(Action):
         description="a list of messages, one message, or a template that gives a list",
     )
     tools: Templated = Field(default=None, description="tools the model may call, as OpenAI writes them")
-    params: Params = Params()
+    params: Params = Field(default=Params(), description="how tokens are chosen; its keys may stand on the action too")
     streaming: Setting[bool] = Field(
         default=False, description="the runs API sends the answer as it comes; OpenAI's routes do so in any case"
     )
@@ -215,7 +224,7 @@ class TextAction(Action):
 
     prompt: Templated = Field(default=parse_deep(DEFAULT_PROMPT), description="a text or a list of texts")
     echo: Setting[bool] = Field(default=True, description="whether the output begins with the prompt")
-    params: Params = Params()
+    params: Params = Field(default=Params(), description="how tokens are chosen; its keys may stand on the action too")
     streaming: Setting[bool] = Field(
         default=False, description="the runs API sends the answer as it comes; OpenAI's routes do so in any case"
     )
@@ -225,11 +234,11 @@ class HttpAction(Action):
     """Send one HTTP request."""
 
     method: Annotated[Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"], BeforeValidator(_upper)] = (
-        "POST"
+        Field(default="POST", description="the HTTP method")
     )
     path: Templated = Field(default="", description="appended to the component's base URL")
     endpoint: Templated = Field(default=None, description="a whole URL, in place of base URL and path")
-    headers: dict[str, Templated] = {}
+    headers: dict[str, Templated] = Field(default={}, description="over those of the component; null leaves one out")
     params: dict[str, Templated] = Field(default={}, description="the query string")
     body: Templated = Field(default=None, description="sent as JSON, or as it is if it renders to text")
     stream_format: Literal["json", "text"] | None = Field(
@@ -244,7 +253,7 @@ class ShellAction(Action):
     command: Templated = Field(
         default=None, description="a text for the shell, or a list of words to run as they stand"
     )
-    env: dict[str, Templated] = {}
+    env: dict[str, Templated] = Field(default={}, description="environment variables, over those of the component")
     working_dir: Templated = Field(default=None, description="relative to the compose file")
     timeout: Seconds | None = Field(default=None, description="seconds")
 
@@ -267,62 +276,66 @@ class BaseComponent(Form):
 class BundledModel(Form):
     """The small model that comes with the program."""
 
-    provider: Literal["bundled"] = "bundled"
+    provider: Literal["bundled"] = Field(default="bundled", description="instead of the object, `bundled` does")
 
 
 class HubModel(Form):
     """A model on the Hugging Face hub."""
 
-    provider: Literal["huggingface"] = "huggingface"
-    repository: str
-    revision: str | None = None
-    token: str | None = None
-    cache_dir: str | None = None
-    local_files_only: bool = False
+    provider: Literal["huggingface"] = Field(default="huggingface", description="may be left out next to `repository`")
+    repository: str = Field(description="the hub id, organisation/name")
+    revision: str | None = Field(default=None, description="a branch, tag or commit")
+    token: str | None = Field(default=None, description="an access token for gated and private models")
+    cache_dir: str | None = Field(default=None, description="where downloads are kept")
+    local_files_only: bool = Field(default=False, description="download nothing")
 
 
 class LocalModel(Form):
     """A model in a folder; relative paths are relative to the compose file."""
 
-    provider: Literal["local"] = "local"
-    path: str
+    provider: Literal["local"] = Field(default="local", description="may be left out next to `path`")
+    path: str = Field(description="the folder")
 
 
 class NamedModel(Form):
     """A model or workflow that this server has anyway."""
 
-    provider: Literal["server"] = "server"
-    name: str
+    provider: Literal["server"] = Field(default="server", description="may be left out next to `name`")
+    name: str = Field(description="as in `/v1/models`")
 
 
 class BaseModelComponent(BaseComponent):
     """A language model."""
 
-    type: Literal["model"] = "model"
-    driver: Literal["transformers", "vllm"] = "transformers"
+    type: Literal["model"] = Field(default="model", description="the kind of component; always given")
+    driver: Literal["transformers", "vllm"] = Field(
+        default="transformers", description="what runs it; `huggingface` is `transformers`"
+    )
     model: BundledModel | HubModel | LocalModel | NamedModel = Field(
         discriminator="provider", description="`bundled`, a hub id, a path, or an object with `provider`"
     )
     device: Annotated[str, AfterValidator(_device)] = Field(default="auto", description=DEVICES)
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        default="auto", description="the numbers to compute with"
+    )
     quantization: dict[str, Any] | None = Field(default=None, description="a transformers quantization config")
     peft_adapters: tuple[str, ...] = Field(default=(), description="LoRA adapters: hub ids or folders")
-    trust_remote_code: bool = False
+    trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
     max_model_len: Count | None = Field(default=None, description="tokens; lowers the model's own context length")
 
 
 class ChatModelComponent(BaseModelComponent):
     """A language model that answers messages."""
 
-    task: Literal["chat-completion"] = "chat-completion"
-    actions: tuple[ChatAction, ...] = (ChatAction(),)
+    task: Literal["chat-completion"] = Field(default="chat-completion", description="what the model does; always given")
+    actions: tuple[ChatAction, ...] = Field(default=(ChatAction(),), description="what it can do")
 
 
 class TextModelComponent(BaseModelComponent):
     """A language model that goes on with a text."""
 
-    task: Literal["text-generation"] = "text-generation"
-    actions: tuple[TextAction, ...] = (TextAction(),)
+    task: Literal["text-generation"] = Field(default="text-generation", description="what the model does; always given")
+    actions: tuple[TextAction, ...] = Field(default=(TextAction(),), description="what it can do")
 
 
 ModelComponent = ChatModelComponent | TextModelComponent
@@ -331,24 +344,26 @@ ModelComponent = ChatModelComponent | TextModelComponent
 class Lifecycle(Form):
     """How a server of ours is installed, started and cleaned up; each a list of commands for the shell or of words."""
 
-    install: tuple[str | tuple[str, ...], ...] = ()
-    build: tuple[str | tuple[str, ...], ...] = ()
-    start: tuple[str | tuple[str, ...], ...] = ()
-    clean: tuple[str | tuple[str, ...], ...] = ()
+    install: Commands = Field(default=(), description="run once, before everything else")
+    build: Commands = Field(default=(), description="run before every start, after `install`")
+    start: Commands = Field(default=(), description="the server itself; it runs until it is stopped")
+    clean: Commands = Field(default=(), description="run after the server has ended")
     working_dir: str | None = Field(default=None, description="relative to the compose file")
-    env: dict[str, EnvironmentText] = {}
+    env: dict[str, EnvironmentText] = Field(
+        default={}, description="environment variables; a list of NAME=VALUE does too"
+    )
 
 
 class HttpServerComponent(BaseComponent):
     """A server that is run here and talked to."""
 
-    type: Literal["http-server"] = "http-server"
-    manage: Lifecycle = Lifecycle()
-    port: Port = 8000
-    base_path: BasePath = ""
-    headers: dict[str, Templated] = {}
+    type: Literal["http-server"] = Field(default="http-server", description="the kind of component; always given")
+    manage: Lifecycle = Field(default=Lifecycle(), description="its keys may stand on the component too")
+    port: Port = Field(default=8000, description="where it listens, on this machine")
+    base_path: BasePath = Field(default="", description="before the path of every action")
+    headers: dict[str, Templated] = Field(default={}, description="sent with every request")
     timeout: Seconds = Field(default=1800, description="seconds it may take to start")
-    actions: tuple[HttpAction, ...] = ()
+    actions: tuple[HttpAction, ...] = Field(default=(), description="what it can do")
 
 
 class Retry(Form):
@@ -361,29 +376,29 @@ class Retry(Form):
 class HttpClientComponent(BaseComponent):
     """A server that is only talked to."""
 
-    type: Literal["http-client"] = "http-client"
-    base_url: Templated = None
-    headers: dict[str, Templated] = {}
+    type: Literal["http-client"] = Field(default="http-client", description="the kind of component; always given")
+    base_url: Templated = Field(default=None, description="before the path of every action")
+    headers: dict[str, Templated] = Field(default={}, description="sent with every request")
     timeout: Seconds = Field(default=600, description="seconds without a byte")
-    retry: Retry = Retry()
-    actions: tuple[HttpAction, ...] = ()
+    retry: Retry = Field(default=Retry(), description="a number stands for `attempts`")
+    actions: tuple[HttpAction, ...] = Field(default=(), description="what it can do")
 
 
 class ShellComponent(BaseComponent):
     """Commands on this machine."""
 
-    type: Literal["shell"] = "shell"
-    env: dict[str, Templated] = {}
-    working_dir: str | None = None
+    type: Literal["shell"] = Field(default="shell", description="the kind of component; always given")
+    env: dict[str, Templated] = Field(default={}, description="environment variables")
+    working_dir: str | None = Field(default=None, description="relative to the compose file")
     timeout: Seconds = Field(default=600, description="seconds")
-    actions: tuple[ShellAction, ...] = ()
+    actions: tuple[ShellAction, ...] = Field(default=(), description="what it can do")
 
 
 class WorkflowComponent(BaseComponent):
     """Other workflows of the file."""
 
-    type: Literal["workflow"] = "workflow"
-    actions: tuple[WorkflowAction, ...] = (WorkflowAction(),)
+    type: Literal["workflow"] = Field(default="workflow", description="the kind of component; always given")
+    actions: tuple[WorkflowAction, ...] = Field(default=(WorkflowAction(),), description="what it can do")
 
 
 Component = Annotated[
@@ -402,14 +417,14 @@ Component = Annotated[
 class Job(Form):
     """One step: a call of one component's action."""
 
-    id: Name = "default"
+    id: Name = Field(default="default", description="how references and other jobs name it")
     component: Name | None = Field(default=None, description="the default component if left out")
     action: Name | None = Field(default=None, description="the component's only or default action if left out")
     input: Templated = Field(default=None, description="the workflow's input if left out")
     output: Templated = Field(
         default=None, description="what the job gives; its component's output, untouched, if left out"
     )
-    depends_on: tuple[Name, ...] = ()
+    depends_on: tuple[Name, ...] = Field(default=(), description="jobs to wait for, besides those that are referred to")
     repeat_count: Setting[NotNegative] | None = Field(
         default=None, description="run so many times, with `${index}` from 0"
     )
@@ -422,26 +437,32 @@ class OpenAIFace(Form):
     input: Templated = Field(
         default=None, description="the workflow's input, made of messages, prompt, request and metadata"
     )
-    output: Templated = Field(default=None, description="what the assistant says")
+    output: Templated = Field(
+        default=None, description="what the assistant says; the output if it is text, else its only text, else JSON"
+    )
     show_jobs: bool = Field(default=False, description="tell of the earlier jobs, as reasoning")
 
 
 class Workflow(Form):
     """Jobs that together turn an input into an output."""
 
-    id: Name = "default"
-    title: str | None = None
-    description: str | None = None
-    default: bool = False
+    id: Name = Field(
+        default="default", description="its name, also as a model; the title in lower case with hyphens if left out"
+    )
+    title: str | None = Field(default=None, description="a line for people")
+    description: str | None = Field(default=None, description="a text for people")
+    default: bool = Field(default=False, description="run where no workflow is named")
     input: Templated = Field(default=None, description="what the jobs get as input; what the caller sent if left out")
-    jobs: tuple[Job, ...] = ()
+    jobs: tuple[Job, ...] = Field(default=(), description="one that calls the default component, if left out")
     output: Templated = Field(default=None, description="the last job's output if left out")
-    openai: OpenAIFace = OpenAIFace()
+    openai: OpenAIFace = Field(default=OpenAIFace(), description="as a model")
 
 
 class ComposeFile(Form):
     """A whole compose file."""
 
-    controller: Controller = Controller()
-    components: tuple[Component, ...] = ()
-    workflows: tuple[Workflow, ...] = ()
+    controller: Controller = Field(default=Controller(), description="where it is served")
+    components: tuple[Component, ...] = Field(default=(), description="what does the work")
+    workflows: tuple[Workflow, ...] = Field(
+        default=(), description="what is offered; one for the only component, if left out"
+    )
