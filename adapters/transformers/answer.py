@@ -119,7 +119,8 @@ class Answer:
 
     def _tool(self, part: Part) -> list[Event]:
         if part.kind == "open" and part.field is not None:
-            self._region = ToolCallReader(part.field, part.captures, self._request.tools)
+            is_marked = bool(part.raw.strip())
+            self._region = ToolCallReader(part.field, part.captures, self._request.tools, is_marked=is_marked)
             self._region_text = part.raw
             return self._flush()
         if self._region is None:

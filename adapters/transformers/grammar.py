@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
 # Models that may write any amount of white space between two JSON tokens are prone to never stop doing so.
-JSON_OPTIONS: JsonCompileOptions = {"whitespace_pattern": r"[ \t\n\r]{1,40}"}
+JSON_OPTIONS: JsonCompileOptions = {"whitespace_pattern": r" |\n[ \t]{0,24}"}
 COMPILED_KEPT = 64
 TOKENS_OF_A_MARK = 12
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jinja2 import TemplateError
-
 from ..base import GenerationRequest, Message, Prompt
 from ..errors import InvalidRequest, UnsupportedParameter
 from .chat_messages import SHAPES, normalised, refuse_role, template_tools, text_arguments
 from .load import LoadedModel
 from .plain_chat import PlainChat, plain_chat, turns_of
+from .response_formats import TEMPLATE_ERRORS
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +21,6 @@ RESERVED = {
     *("conversation", "messages", "tools", "chat_template", "tokenize", "padding", "truncation", "max_length"),
     *("return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "sanitize_control_tokens"),
 }
-# What templates raise when they are given what their authors did not think of.
-TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_parsing.response_templates import ResponseTemplate, load_response_template
 
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 TOOL_FIELD = "tool_calls"
 CONTENT_FIELD = "content"
+TRIAL = [{"role": "user", "content": "Hello"}]
+# What templates raise when they are given what their authors did not think of.
+TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError)
 
 # Where the assistant's message begins in a prompt: what comes after the last of these was written in the model's name.
 ANSWER_BEGINS = "|".join(
@@ -222,14 +226,20 @@ class ResponseFormat:
     """How one model's chat answers are read: their regions and the marks around them.
 
     `only_text` is the format without tool calls. `hidden_ids` are the special tokens that are no marks of it.
+    `trial` is a prompt with thinking switched on, which shows whether it is the prompt that opens it.
     """
 
-    def __init__(self, spec: Mapping[str, Any], vocabulary: Vocabulary, tool_syntax: ToolSyntax | None = None) -> None:
+    def __init__(
+        self, spec: Mapping[str, Any], vocabulary: Vocabulary, trial: str = "", tool_syntax: ToolSyntax | None = None
+    ) -> None:
         text_fields = {name: field for name, field in spec["fields"].items() if name != TOOL_FIELD}
         self.whole = load_response_template(dict(spec))
         self.only_text = load_response_template({**spec, "fields": text_fields})
         self.tool_syntax = tool_syntax if tool_syntax is not None else _matching_syntax(self.whole)
         self.thinking_marks = _thinking_marks(self.whole)
+        self._prompt_opens = self.thinking_marks is not None and self.thinking_marks[0] in begun_answer(
+            self.whole, trial
+        )
         marks = "\n".join(_patterns(self.whole))
         self.hidden_ids = frozenset(
             token
@@ -238,14 +248,15 @@ class ResponseFormat:
         )
 
     def thinking(self, prompt: str) -> Thinking | None:
-        """The thinking that may come after `prompt`; None if there is none, or if the prompt has closed it."""
+        """The thinking that may come after `prompt`; None if it thinks not at all, or not after this one."""
         if self.thinking_marks is None:
             return None
         opens, closes = self.thinking_marks
         begun = begun_answer(self.whole, prompt)
         if closes in begun and begun.rfind(closes) > begun.rfind(opens):
             return None
-        return Thinking(opens, closes, opens in begun)
+        is_open = opens in begun
+        return Thinking(opens, closes, is_open) if is_open or not self._prompt_opens else None
 
 
 def begun_answer(template: ResponseTemplate, prompt: str) -> str:
@@ -261,17 +272,31 @@ def begun_answer(template: ResponseTemplate, prompt: str) -> str:
 
 def response_format(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> ResponseFormat | None:
     """The tokenizer's own `response_template` if it has a usable one, else the table's; None for plain text."""
+    trial = _trial_prompt(tokenizer)
     own = getattr(tokenizer, "response_template", None)
     if own is not None:
         try:
-            return ResponseFormat(own, vocabulary)
+            return ResponseFormat(own, vocabulary, trial)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             logger.warning("the tokenizer's response_template is not usable: %s", error)
     found = find_format(tokenizer)
     if found is None:
         return None
     fields = {name: dict(field) for name, field in found.fields.items()}
-    return ResponseFormat({"start_anchor_pattern": ANSWER_BEGINS, "fields": fields}, vocabulary, found.tool_syntax)
+    spec = {"start_anchor_pattern": ANSWER_BEGINS, "fields": fields}
+    return ResponseFormat(spec, vocabulary, trial, found.tool_syntax)
+
+
+def _trial_prompt(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A short chat's prompt with thinking switched on; empty if the template does not take it."""
+    if tokenizer.chat_template is None:
+        return ""
+    switches: dict[str, Any] = {"enable_thinking": True, "thinking": True}
+    try:
+        prompt = tokenizer.apply_chat_template(TRIAL, tokenize=False, add_generation_prompt=True, **switches)
+    except TEMPLATE_ERRORS:
+        return ""
+    return str(prompt)
 
 
 def find_format(tokenizer: PreTrainedTokenizerBase) -> Format | None:

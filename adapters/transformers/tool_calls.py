@@ -62,10 +62,21 @@ class JsonSpan:
 
 
 class ToolCallReader:
-    """Reads one region. The first call's arguments are handed on as they come if they are JSON for a tool on offer."""
+    """Reads one region. The first call's arguments are handed on as they come if they are JSON for a tool on offer.
 
-    def __init__(self, field: ResponseTemplateField, captures: Mapping[str, str], tools: Iterable[Tool]) -> None:
+    `is_marked`: the region began with a mark; without one, only a call of a tool on offer is a call.
+    """
+
+    def __init__(
+        self,
+        field: ResponseTemplateField,
+        captures: Mapping[str, str],
+        tools: Iterable[Tool],
+        *,
+        is_marked: bool = True,
+    ) -> None:
         self._field = field
+        self._is_marked = is_marked
         self._captures = dict(captures)
         self._parameters = {str(tool["function"]["name"]): tool["function"].get("parameters") or {} for tool in tools}
         self._body = ""
@@ -119,10 +130,11 @@ class ToolCallReader:
 
     def _call(self, value: Any) -> tuple[str, str]:
         call = value.get("function", value) if isinstance(value, dict) else value
-        call = value if isinstance(call, str) else call  # some write {"function": "name", "arguments": {}}
+        if isinstance(call, str):  # some write {"function": "name", "arguments": {}}
+            call = value
         name = call.get("name") or call["function"]
-        if not isinstance(name, str):
-            raise TypeError(f"a tool's name must be a text, not {name!r}")
+        if not isinstance(name, str) or not (self._is_marked or name in self._parameters):
+            raise TypeError(f"{name!r} is no tool's name")
         arguments = call.get("arguments", call.get("parameters"))
         if isinstance(arguments, str):
             arguments = json.loads(arguments)

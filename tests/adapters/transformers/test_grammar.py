@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import QWEN3, TinyModel
+from tiny_models import CHATML, QWEN3, TinyModel
 
 from modelcompose.adapters.base import (
     ChoiceConstraint,
@@ -168,6 +168,17 @@ def test_nothing_is_thought_after_the_prompt_closed_it(qwen3: LoadedModel) -> No
     changes = {"constraint": ChoiceConstraint(("yes",)), "reasoning_effort": "none"}
     assert takes(qwen3, matcher_of(qwen3, **changes), "yes")
     assert not takes(qwen3, matcher_of(qwen3, **changes), "<think></think>yes")
+
+
+def test_nothing_is_thought_where_the_prompt_would_have_to_begin_it(qwen3: LoadedModel) -> None:
+    tokenizer = copy.deepcopy(qwen3.tokenizer)
+    tokenizer.chat_template = (
+        CHATML.removesuffix("{% endif %}") + "{% if enable_thinking %}<think>\n{% endif %}{% endif %}"
+    )
+    opening = dataclasses.replace(qwen3, tokenizer=tokenizer)
+    constraint = ChoiceConstraint(("yes",))
+    assert not takes(opening, matcher_of(opening, constraint=constraint), "<think></think>yes")
+    assert takes(opening, matcher_of(opening, constraint=constraint, reasoning_effort="low"), "so</think>yes")
 
 
 # Tool calls

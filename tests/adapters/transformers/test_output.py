@@ -165,7 +165,7 @@ TABLE: list[tuple[str, str, str, Said]] = [
     ),
     ("llama3", "", '{"answer": 42}', Said('{"answer": 42}')),
     ("llama3", "", 'Use {"name": "time", "parameters": {}}', Said('Use {"name": "time", "parameters": {}}')),
-    ("llama3", "", '{"name": "Bob"}', Said(calls=(("Bob", {}),))),
+    ("llama3", "", '{"name": "Bob"}', Said('{"name": "Bob"}')),
     (
         "mistral",
         "",
