@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -25,13 +26,13 @@ class OwnServer:
         self.url = f"http://127.0.0.1:{port}/v1"
 
     def check(self) -> None:
-        """Raises ModelUnavailable, with the last thing the server said, if it has ended."""
+        """Raises ModelUnavailable, with the server's reason, if it has ended."""
         if self._process.poll() is None:
             return
         self._output.seek(0)
-        lines = self._output.read().decode(errors="replace").split("\n")
-        words = next((line for line in reversed(lines) if line.strip()), "the server ended")
-        raise ModelUnavailable(words.removeprefix("model-compose: "))
+        said = self._output.read().decode(errors="replace")
+        reason = re.search(r"\S+ cannot be served: .*", said) or re.search(r"(?<=model-compose: ).*", said)
+        raise ModelUnavailable(reason[0] if reason else f"the server could not be started:\n{said.strip()}")
 
     def stop(self) -> None:
         """End the server, and kill it if it takes longer than it may."""

@@ -15,6 +15,7 @@ from .console import Loading
 
 SECONDS_TO_CONNECT = 5.0
 SECONDS_BETWEEN_LOOKS = 0.1
+MISSES_BEFORE_GIVING_UP = 100
 
 
 class _Condition(msgspec.Struct, frozen=True):
@@ -53,11 +54,15 @@ def wait_until_ready(url: str, model: str, loading: Loading, still_runs: Callabl
     """Wait while `model` loads, showing how far it is; `still_runs` raises if waiting has become pointless.
 
     A server that does not tell (`/health` is this program's) is taken to be ready. Raises ModelUnavailable if the
-    model failed to load.
+    model failed to load or the server is gone.
     """
-    while True:
+    misses = 0
+    while misses < MISSES_BEFORE_GIVING_UP:
         still_runs()
-        cards = _cards(url)
+        if (cards := _cards(url)) is None:
+            misses += 1
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            continue
         loading.update([card for card in cards if card.id == model])
         state = next((card.state for card in cards if card.id == model), ModelState("ready"))
         if state.phase == "failed":
@@ -65,12 +70,16 @@ def wait_until_ready(url: str, model: str, loading: Loading, still_runs: Callabl
         if state.phase != "loading":
             return
         time.sleep(SECONDS_BETWEEN_LOOKS)
+    raise ModelUnavailable(f"no server answers at {url} any more")
 
 
-def _cards(url: str) -> Sequence[ModelCard]:
-    """The states of the models as `/health` tells them; none if it does not."""
-    with suppress(httpx2.TransportError, msgspec.MsgspecError):
+def _cards(url: str) -> Sequence[ModelCard] | None:
+    """The states of the models as `/health` tells them, none if it does not; None if nothing answers."""
+    try:
         response = httpx2.get(f"{url.removesuffix('/v1')}/health", timeout=SECONDS_TO_CONNECT)
+    except httpx2.TransportError:
+        return None
+    with suppress(msgspec.MsgspecError):
         models = msgspec.json.decode(response.content, type=_Health).models
         return [ModelCard(id=m.id, created=0, state=ModelState(m.state, m.detail, m.progress)) for m in models]
     return []

@@ -157,11 +157,9 @@ async def _load(adapters: Sequence[TransformersAdapter], console: Console) -> li
 def _announce(
     cards: Sequence[ModelCard], options: UpOptions, sockets: Sequence[socket.socket], console: Console, began: float
 ) -> bool:
-    """Say what is served, and what is not and why; whether there is anything to serve."""
-    failed = [card for card in cards if card.state.phase == "failed"]
-    for card in failed:
-        console.say(f"{card.id} cannot be served: {card.state.detail}", "bold red")
-    if len(failed) == len(cards):
+    """Say what is served; whether there is anything. Why a model is not, its adapter has logged."""
+    if all(card.state.phase == "failed" for card in cards):
+        console.say("model-compose: no model could be loaded, so there is nothing to serve", "red")
         return False
     url = url_of(options.host, sockets)
     for text, style in announcement(url, cards, time.monotonic() - began, has_key=options.api_key is not None):

@@ -150,6 +150,13 @@ def test_a_killed_chat_leaves_no_server(tiny_folder: Path) -> None:
         assert psutil.wait_procs(children, timeout=SECONDS)[1] == []
 
 
+def test_a_model_that_cannot_be_loaded_is_told_with_the_reason(tmp_path: Path) -> None:
+    ended = run_command("chat", str(tmp_path), stdin="Hello!\n")
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith(f"model-compose: {tmp_path.name} cannot be served: ")
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_server_that_is_not_there_is_told_in_one_line() -> None:
     ended = run_command("chat", "--url", f"http://127.0.0.1:{a_free_port()}/v1", stdin="Hello!\n")
     assert ended.returncode == 1
