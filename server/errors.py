@@ -25,8 +25,14 @@ from .record import Record
 _log = logging.getLogger(__name__)
 
 OK = 200
+ACCEPTED = 202
+"""The status of the answer to a run that nobody waits for."""
+
 NOT_READY = 503
 """The status of `/health` while no model can answer."""
+
+CANCELLED = "cancelled"
+"""The code of the error that ends a run which somebody has cancelled."""
 
 _LONGEST_MESSAGE = 2000
 
@@ -92,6 +98,16 @@ def _expected(error: ComposeError) -> Failure:
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
     return Failure(status, error.message[:_LONGEST_MESSAGE], error.param, error.code or None, headers)
+
+
+def run_failure(error: Exception, record: Record) -> Failure:
+    """What is told of a run that has failed: it is the client's fault or else this server's, whoever it asked."""
+    told = failure(error, record)
+    if told.code == CANCELLED:
+        return msgspec.structs.replace(told, status=409)
+    if told.status >= 500 or isinstance(error, InvalidRequest):
+        return told
+    return msgspec.structs.replace(told, status=503 if isinstance(error, QueueFull) else 502)
 
 
 async def respond(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""Sending an answer while it is made, or when it is whole; and noticing that the client has left."""
+"""Sending an answer while it is made, or when it is whole."""
 
 from __future__ import annotations
 
@@ -10,57 +10,13 @@ from typing import cast
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ..adapters.errors import ModelUnavailable
 from ..adapters.events import Event, Finish, TextDelta, collect
-from .encode import DONE, KEEP_ALIVE, Encoder, error_chunk
-from .errors import OK, failure, log_unexpected
+from .encode import DONE, Encoder, error_chunk
+from .errors import failure, log_unexpected
 from .record import Record
+from .wire import EVENT_STREAM, JSON, Wire, shutting_down, while_connected
 
-_JSON = [(b"content-type", b"application/json")]
-_EVENT_STREAM = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
 _UNFINISHED = "the adapter's events ended before every choice had its Finish"
-
-
-class Wire:
-    """The sending side of one response: open, write, close; and a comment when nothing else was sent for a while.
-
-    `start` takes the message that begins the response, `send` all others. The wire is busy while a message is under
-    way, and for ever after the last one.
-    """
-
-    def __init__(self, start: Send, send: Send) -> None:
-        self._start = start
-        self._send = send
-        self.is_busy = False
-        self._was_silent = False
-        self.is_open = False
-        self.is_closed = False
-
-    async def open(self, headers: list[tuple[bytes, bytes]]) -> None:
-        self.is_open = True
-        # Whoever sends may add headers of his own to the list.
-        await self._start({"type": "http.response.start", "status": OK, "headers": [*headers]})
-
-    async def write(self, data: bytes) -> None:
-        if data:
-            self.is_busy = True
-            await self._send({"type": "http.response.body", "body": data, "more_body": True})
-            self.is_busy = self._was_silent = False
-
-    async def close(self, data: bytes) -> None:
-        """Send the last of it."""
-        self.is_busy = self.is_closed = True
-        await self._send({"type": "http.response.body", "body": data})
-
-    async def keep_alive(self) -> None:
-        """Send a comment if nothing was sent since the last call; what is under way must not be interrupted."""
-        if self.is_open and self._was_silent and not self.is_busy:
-            await self.write(KEEP_ALIVE)
-        self._was_silent = True
 
 
 class Answer(Response):
@@ -91,30 +47,18 @@ class Answer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         wire = Wire(send, self._record.send)
-        work = asyncio.create_task(self._stream(wire) if self._is_stream else self._whole(wire))
-        gone = asyncio.create_task(_disconnected(receive))
+        work = self._stream(wire) if self._is_stream else self._whole(wire)
         try:
-            while not (await asyncio.wait((work, gone), timeout=self._keep_alive, return_when="FIRST_COMPLETED"))[0]:
-                if self._is_stream:
-                    await wire.keep_alive()
-            # The server also reports a disconnect when the response is complete.
-            if work.done() or wire.is_closed:
-                await work
-            else:
-                self._record.has_left = True
+            self._record.has_left = not await while_connected(receive, wire, work, every=self._keep_alive)
         except asyncio.CancelledError:
             # Only a server that shuts down cancels a request, and its client should hear why the answer ends.
-            await _cancel(work, gone)
             await self._break_off(wire)
-        finally:
-            await _cancel(work, gone)
 
     async def _break_off(self, wire: Wire) -> None:
-        error = ModelUnavailable("This server is shutting down.", retry_after=5)
         if not wire.is_open:
-            raise error
+            raise shutting_down()
         if self._is_stream and not wire.is_busy:
-            await wire.close(self._failed(error))
+            await wire.close(self._failed(shutting_down()))
 
     def _failed(self, error: Exception) -> bytes:
         """How a stream ends that has begun and cannot go on."""
@@ -126,7 +70,7 @@ class Answer(Response):
         if len(completion.choices) != self._choices or any(c.finish_reason is None for c in completion.choices):
             raise RuntimeError(_UNFINISHED)
         body = self._encoder.whole(completion)
-        await wire.open([*_JSON, (b"content-length", str(len(body)).encode())])
+        await wire.open([*JSON, (b"content-length", str(len(body)).encode())])
         await wire.close(body)
 
     async def _observed(self) -> AsyncGenerator[Event]:
@@ -146,7 +90,7 @@ class Answer(Response):
                         if isinstance(event, Finish):
                             unfinished.discard(event.choice)
                         if not wire.is_open:
-                            await wire.open(_EVENT_STREAM)
+                            await wire.open(EVENT_STREAM)
                             await wire.write(self._encoder.opening())
                     await wire.write(encode(event))
             if unfinished:
@@ -158,15 +102,3 @@ class Answer(Response):
             await wire.close(self._failed(error))
         else:
             await wire.close(DONE)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _cancel(*tasks: asyncio.Task[None]) -> None:
-    """Stop what still runs and wait until it has."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
