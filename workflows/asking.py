@@ -118,17 +118,17 @@ def _present(values: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(message: Message) -> Message:
     content = message.get("content")
     if isinstance(content, list) and all(part.get("type") == "text" for part in content):
-        return {**message, "content": "\n".join(part["text"] for part in content)}
+        return {**message, "content": "\n".join(part.get("text", "") for part in content)}
     return message
 
 
 def _system_prompt(messages: Sequence[Message]) -> str | None:
-    texts = [message["content"] for message in messages if message["role"] in ("system", "developer")]
+    texts = [message.get("content") for message in messages if message["role"] in ("system", "developer")]
     return "\n\n".join(text for text in texts if isinstance(text, str) and text) or None
 
 
 def _last_turn(messages: Sequence[Message]) -> Any:
-    return next((message["content"] for message in reversed(messages) if message["role"] == "user"), None)
+    return next((message.get("content") for message in reversed(messages) if message["role"] == "user"), None)
 
 
 def _earlier_turns(messages: Sequence[Message]) -> list[dict[str, Any]] | None:
@@ -136,7 +136,7 @@ def _earlier_turns(messages: Sequence[Message]) -> list[dict[str, Any]] | None:
     turns: list[dict[str, Any]] = []
     for message in messages:
         if message["role"] == "user":
-            turns.append({"content": message["content"], "response": None})
+            turns.append({"content": message.get("content"), "response": None})
         elif message["role"] == "assistant" and turns and message.get("content"):
             said = turns[-1]["response"]
             turns[-1]["response"] = message["content"] if said is None else f"{said}\n{message['content']}"

@@ -22,6 +22,7 @@ from .runner import Runner
 from .saying import is_models_own, refuse, said
 from .schema import Workflow
 
+_NEED_NO_MODEL = ("shell", "http-client", "http-server")
 _UNNAMED = "default"
 
 
@@ -103,7 +104,7 @@ class WorkflowModel:
         """
         if happening.job == self._terminal:
             return False
-        return not isinstance(happening, JobStarted) or self._components[happening.job].type in ("shell", "http-client")
+        return not isinstance(happening, JobStarted) or self._components[happening.job].type in _NEED_NO_MODEL
 
     def _state(self) -> ModelState:
         """The state of the first of its local models that is not ready."""

@@ -248,8 +248,8 @@ async def test_leaving_a_run_ends_the_request() -> None:
 
 
 async def test_tokens_that_the_server_tells_of_are_counted() -> None:
-    usage = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}\n\n'
-    async with upstream(streams(*deltas("a"), usage)) as server:
+    usages = [b'data: {"usage": {"prompt_tokens": 3, "completion_tokens": %d}}\n\n' % n for n in (1, 2)]
+    async with upstream(streams(*deltas("a"), *usages)) as server:
         component = client(server, stream_format="json", output=CONTENT)
         async with runner(one(component)) as opened, opened.run() as running:
             assert await running.value() == "a"

@@ -12,6 +12,7 @@ import httpx2
 import msgspec
 
 from ...adapters.errors import ConfigError, UpstreamError
+from ...adapters.events import Usage
 from ..references import as_text
 from ..schema import HttpAction, Retry, render_deep
 from .call import Call, Meter
@@ -26,6 +27,11 @@ LARGEST_ANSWER = 256 * 1024 * 1024
 
 LONGEST_DELAY = 60.0
 """Seconds between two tries, whatever the upstream asks for."""
+
+LONGEST_CONNECT = 30.0
+"""Seconds until a connection has to be made."""
+
+NOTHING = Usage(0, 0)
 
 _TRY_AGAIN = (429, 503)
 _CONNECTION_ERRORS = (httpx2.NetworkError, httpx2.ConnectTimeout, httpx2.RemoteProtocolError)
@@ -74,11 +80,16 @@ def _request(
             _url(target, action, scope),
             headers=headers,
             params=_texts(render_deep(action.params, scope)) or None,
-            timeout=action.timeout or target.timeout,
+            timeout=_timeout(action.timeout or target.timeout),
             **_body(render_deep(action.body, scope), kind),
         )
     except (httpx2.InvalidURL, UnicodeError, ValueError, TypeError) as error:
         raise ConfigError(f"component '{target.name}' cannot send this request: {error}") from error
+
+
+def _timeout(seconds: float) -> httpx2.Timeout:
+    """For each wait for bytes; who does not even take a connection is given up earlier."""
+    return httpx2.Timeout(seconds, connect=min(seconds, LONGEST_CONNECT))
 
 
 def _url(target: Target, action: HttpAction, scope: Mapping[str, Any]) -> str:
@@ -187,30 +198,29 @@ async def _whole(target: Target, response: httpx2.Response, meter: Meter) -> Any
         raise _broken(target, str(error)) from error
     except (UnicodeDecodeError, LookupError):
         return f"data:{kind or 'application/octet-stream'};base64,{base64.b64encode(body).decode()}"
-    _count(answer, meter)
+    meter.add(usage_of(answer) or NOTHING)
     return answer
 
 
 async def _items(target: Target, response: httpx2.Response, form: Form, meter: Meter) -> AsyncGenerator[Any]:
     """What an answer's stream consists of, in this form."""
     decoder = ItemDecoder(form, _kind(response))
+    # Servers that tell of the tokens more than once tell of all tokens so far.
+    usage = NOTHING
     try:
         async with aclosing(_bytes(target, response)) as pieces:
             async for data in pieces:
                 for item in decoder.feed(data):
-                    _count(item, meter)
+                    usage = usage_of(item) or usage
                     yield item
                 if decoder.is_done:
                     return
         for item in decoder.finish():
-            _count(item, meter)
+            usage = usage_of(item) or usage
             yield item
     except BrokenStream as error:
         raise _broken(target, str(error)) from error
-
-
-def _count(answer: Any, meter: Meter) -> None:
-    if (usage := usage_of(answer)) is not None:
+    finally:
         meter.add(usage)
 
 
