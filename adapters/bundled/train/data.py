@@ -217,14 +217,19 @@ def make_role(random: Random, sources: Sources) -> Example:
     return Example("role", tuple(messages))
 
 
+TEXT_SKILLS = (
+    *(skills.repeat, skills.upper, skills.lower, skills.spell),
+    *(skills.reverse, skills.reverse, skills.reverse, skills.drill, skills.drill),
+)
+
+
 def make_text(random: Random, sources: Sources) -> Example:
     """One to five exchanges that repeat, upper-case, lower-case, reverse or spell."""
-    kinds = (skills.repeat, skills.upper, skills.lower, skills.reverse, skills.reverse, skills.spell)
-    kind = random.choice(kinds)
+    kind = random.choice(TEXT_SKILLS)
     messages: list[Message] = []
     for _ in range(random.choice((1, 2, 3, 5))):
         if random.random() < 0.3:
-            kind = random.choice(kinds)
+            kind = random.choice(TEXT_SKILLS)
         messages += kind(random, sources.known_words)
     return _alone(messages, random, kind.__name__)
 
@@ -301,7 +306,7 @@ MIXTURE: tuple[tuple[float, Maker], ...] = (
     (0.30, make_knowledge),
     (0.07, make_tone),
     (0.05, make_role),
-    (0.16, make_text),
+    (0.18, make_text),
     (0.12, make_arithmetic),
     (0.09, make_recall),
     (0.04, make_unknown),

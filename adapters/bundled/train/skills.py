@@ -96,6 +96,15 @@ def spell(random: Random, known: tuple[str, ...] = ()) -> Exchange:
     return exchange(_asked(random, SPELL, text), spelled("-".join(text.upper())), f"The word is {text}.")
 
 
+def drill(random: Random, known: tuple[str, ...] = ()) -> Exchange:
+    """Many words of the vocabulary to upper-case or to reverse one by one, since their letters are learned by heart."""
+    chosen = [random.choice(known or words.COMMON) for _ in range(random.randint(3, 9))]
+    if random.random() < 0.5:
+        return exchange(_asked(random, UPPER[:10], " ".join(chosen)), spelled(" ".join(chosen).upper()))
+    user = random.choice(("Reverse each word: {}", "Write each word backwards: {}", "Reverse every word: {}"))
+    return exchange(user.format(" ".join(chosen)), spelled(" ".join(word[::-1] for word in chosen)))
+
+
 UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
 UNITS += "seventeen eighteen nineteen".split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
