@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -51,6 +51,8 @@ class _Checks:
             yield from self._component(component, ("components", number))
         for number, workflow in self.reading.workflows.items():
             yield from self._workflow(workflow, ("workflows", number))
+        yield from self._defaults("components", self.reading.components)
+        yield from self._defaults("workflows", self.reading.workflows)
         yield from self._names()
         yield from self._circles()
 
@@ -72,6 +74,12 @@ class _Checks:
                 )
             else:
                 yield named.problem(f"there is another {what} '{name}', on line {first[name].key.line}")
+
+    def _defaults(self, key: str, things: Mapping[int, Component] | Mapping[int, Workflow]) -> Iterator[Problem]:
+        defaults = [number for number, thing in things.items() if thing.default]
+        for number in defaults[1:]:
+            line = find(self.root, (key, defaults[0], "default"))[0].key.line
+            yield self._at((key, number, "default"), f"there is another default, on line {line}")
 
     def _names(self) -> Iterator[Problem]:
         """OpenAI clients must be able to tell the workflows apart; names that are ids are compared as ids."""
@@ -161,7 +169,8 @@ class _Checks:
         """The component and action that a job names."""
         ids = [fields["id"].text for fields in self.components if "id" in fields]
         if job.component is not None and job.component not in [*ids, "default"]:
-            message = f"there is no component '{job.component}'{suggestion(job.component, ids)}"
+            hint = suggestion(job.component, ids) if ids else "; components are named by their 'id'"
+            message = f"there is no component '{job.component}'{hint}"
             yield self._at((*path, "component"), message)
         if not self.components or (self.has_broken and job.component not in {each.id for each in self.file.components}):
             return

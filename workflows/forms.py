@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from .references import Template
 from .schema import (
+    BundledModel,
     ChatAction,
     Component,
     ComposeFile,
@@ -28,7 +28,7 @@ from .schema import (
     WebUI,
     Workflow,
 )
-from .spellings import TASKS, TYPES, Kind, kind_of, known_keys
+from .spellings import KINDS, TASKS, TYPES, kind_of, known_keys
 from .tree import Node, Problem, find, plain, suggestion
 
 F = TypeVar("F", bound=Form)
@@ -65,7 +65,7 @@ def _each(fields: Mapping[str, Node], key: str, read: Any, problems: list[Proble
 def _component(node: Node, problems: list[Problem]) -> Form | None:
     kind = kind_of(node)
     if kind is not None:
-        return _form(node, kind.component, problems, kind)
+        return _form(node, kind.component, problems)
     if not isinstance(node.value, dict):
         problems.append(node.problem(f"must be a mapping, not {_shown(node.value)}"))
         return None
@@ -82,7 +82,7 @@ def _workflow(node: Node, problems: list[Problem]) -> Form | None:
     return _form(node, Workflow, problems)
 
 
-def _form(node: Node, form: type[F], problems: list[Problem], kind: Kind | None = None) -> F | None:
+def _form(node: Node, form: type[F], problems: list[Problem]) -> F | None:
     """The node as a form, or a problem for each thing that does not fit; things already reported are not repeated."""
     try:
         return form.model_validate(plain(node))
@@ -91,7 +91,7 @@ def _form(node: Node, form: type[F], problems: list[Problem], kind: Kind | None 
         found: dict[tuple[str, str], list[Problem]] = {}
         # A template was not meant, if anything else would have done too.
         for details in sorted(error.errors(include_url=False), key=lambda each: each["type"] == "is_instance_of"):
-            problem = _problem(node, details, kind)
+            problem = _problem(node, details, form)
             found.setdefault((problem.place.file, problem.path), []).append(problem)
         problems += [_one(each) for where, each in found.items() if where not in reported]
         return None
@@ -105,14 +105,14 @@ def _one(problems: list[Problem]) -> Problem:
     return problems[0]
 
 
-def _problem(root: Node, details: ErrorDetails, kind: Kind | None) -> Problem:
+def _problem(root: Node, details: Mapping[str, Any], form: type[Form]) -> Problem:
     loc = details["loc"]
     if details["type"] == "missing":
         node, _ = find(root, loc[:-1])
         return node.problem(f"'{loc[-1]}' is missing")
     if details["type"] == "extra_forbidden":
         node, _ = _descend(root, loc)
-        return node.problem(_unknown(str(loc[-1]), _owner(root, loc, kind)), at_key=True)
+        return node.problem(_unknown(str(loc[-1]), _owner(loc, form)), at_key=True)
     if details["type"].startswith("union_tag"):
         node, _ = _descend(root, loc)
         given = node.fields.get("provider", node)
@@ -129,23 +129,26 @@ def _descend(root: Node, loc: tuple[int | str, ...]) -> tuple[Node, tuple[int | 
     return node, left
 
 
-def _owner(root: Node, loc: tuple[int | str, ...], kind: Kind | None) -> type[Form]:
+def _owner(loc: tuple[int | str, ...], form: type[Form]) -> type[Form]:
     """The form in which there is no such key."""
     holders = [step for step in loc[:-1] if isinstance(step, str)]
     if not holders:
-        return kind.component if kind else Workflow if "jobs" in root.fields else ComposeFile
-    if holders[-1] == "actions" and kind:
-        return kind.action
-    return _HOLDERS.get(holders[-1], ComposeFile)
+        return form
+    actions: dict[type[Form], type[Form]] = {kind.component: kind.action for kind in KINDS.values()}
+    return actions[form] if holders[-1] == "actions" else _HOLDERS.get(holders[-1], form)
 
 
 def _unknown(key: str, owner: type[Form]) -> str:
     if (owner, key) in _MISPLACED:
         return _MISPLACED[owner, key]
+    if owner is ComposeFile:
+        for form, what in _BELONGS.items():
+            if key in known_keys(form):
+                return f"unknown key; it belongs to a {what}"
     return f"unknown key{suggestion(key, known_keys(owner))}"
 
 
-def _words(details: ErrorDetails, node: Node) -> str:
+def _words(details: Mapping[str, Any], node: Node) -> str:
     """What is wrong with a value, as one would say it."""
     context: dict[str, Any] = details.get("ctx", {})
     name = details["type"]
@@ -161,7 +164,8 @@ def _words(details: ErrorDetails, node: Node) -> str:
     for prefix, wanted in _WANTED.items():
         if name.startswith(prefix):
             return f"must be {wanted}, not {_shown(node.value)}{_quoting(wanted, node.value)}"
-    return details["msg"][:1].lower() + details["msg"][1:]
+    message: str = details["msg"]
+    return message[:1].lower() + message[1:]
 
 
 def _expected(choices: str) -> str:
@@ -200,9 +204,14 @@ _HOLDERS: dict[str, type[Form]] = {
     "retry": Retry,
     "jobs": Job,
     "openai": OpenAIFace,
+    "bundled": BundledModel,
     "huggingface": HubModel,
     "local": LocalModel,
     "server": NamedModel,
+}
+_BELONGS: dict[type[Form], str] = {
+    Workflow: "workflow",
+    **dict.fromkeys((kind.component for kind in KINDS.values()), "component"),
 }
 _LIMITS = {
     "greater_than_equal": ("at least", "ge"),
