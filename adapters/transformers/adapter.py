@@ -13,7 +13,7 @@ from typing import Self
 import msgspec
 
 from ..base import GenerationRequest, ModelCard, ModelCounters, ModelState
-from ..errors import ComposeError, EngineDied, ErrorReport, ModelUnavailable
+from ..errors import ComposeError, EngineDied, ModelUnavailable
 from ..events import Event, Usage
 from .child import Child, engine_process
 from .messages import Cancel, Failure, FromEngine, Outcome, State, Step, Submit
@@ -25,9 +25,10 @@ RESTART_PATIENCE = 20.0
 """Seconds that a request waits for an engine that is being started again."""
 
 STEADY_SECONDS = 60.0
-"""An engine that lived this long is started again at once; one that keeps dying sooner is given more and more time."""
+"""An engine that lived this long is started again at once, and so is one that died sooner for the first time."""
 
 LONGEST_DELAY = 30.0
+MOST_EARLY_DEATHS = 3
 
 
 class TransformersAdapter:
@@ -40,7 +41,6 @@ class TransformersAdapter:
         self._settings = settings
         self._created = int(time.time())
         self._state = ModelState("loading", "starting the engine process")
-        self._failure: ErrorReport | None = None
         self._context_length: int | None = None
         self._settled = asyncio.Event()
         self._starts = 0
@@ -126,27 +126,43 @@ class TransformersAdapter:
 
     async def _supervise(self) -> None:
         """Keep an engine process going until the model proves impossible to load."""
-        delay = 0.0
-        while True:
-            started = time.monotonic()
-            self._starts += 1
-            async with engine_process(self._settings, self._receive) as self._child:
-                status = await self._child.wait()
-            if self._state.phase == "failed":
+        early_deaths = 0
+        while self._state.phase != "failed":
+            try:
+                lived = await self._live()
+            except OSError as error:
+                logger.exception("%s: no engine process can be started", self._settings.name)
+                self._give_up(f"no engine process can be started: {error}")
                 return
-            steady = time.monotonic() - started > STEADY_SECONDS
-            delay = 0.0 if steady or (delay == 0 and self._was_ready) else min(max(1.0, delay * 2), LONGEST_DELAY)
-            self._engine_died(status, delay)
-            await asyncio.sleep(delay)
+            early_deaths = 0 if lived > STEADY_SECONDS else early_deaths + 1
+            if early_deaths >= MOST_EARLY_DEATHS and not self._was_ready:
+                self._give_up(f"the engine process died {early_deaths} times while it loaded; is there enough memory?")
+            elif early_deaths > 1:
+                await asyncio.sleep(min(2.0 ** (early_deaths - 2), LONGEST_DELAY))
 
-    def _engine_died(self, status: int, delay: float) -> None:
+    async def _live(self) -> float:
+        """One engine process, from start to end; how many seconds it lived."""
+        started = time.monotonic()
+        self._starts += 1
+        async with engine_process(self._settings, self._receive) as self._child:
+            status = await self._child.wait()
+            if self._state.phase != "failed":
+                self._engine_died(status)
+        return time.monotonic() - started
+
+    def _engine_died(self, status: int) -> None:
         how = f"was ended by signal {-status}" if status < 0 else f"ended with exit status {status}"
-        logger.error("%s: the engine process %s; starting it again in %g s", self._settings.name, how, delay)
+        logger.error("%s: the engine process %s; it is started again", self._settings.name, how)
         self._settled.clear()
         self._state = ModelState("loading", f"starting again, for the engine process {how}")
         self._earlier = msgspec.structs.replace(_sum(self._earlier, self._counters), running=0, waiting=0)
         self._counters = ModelCounters()
         self._lose_requests(f"the engine process of {self._settings.name} {how}; try again")
+
+    def _give_up(self, why: str) -> None:
+        self._state = ModelState("failed", why)
+        self._settled.set()
+        logger.error("%s cannot be served: %s", self._settings.name, why)
 
     def _lose_requests(self, why: str) -> None:
         for queue in self._queues.values():
@@ -161,11 +177,11 @@ class TransformersAdapter:
                         queue.put_nowait(outcome)
             case State():
                 self._state, self._context_length = message.state, message.context_length or self._context_length
-                if message.state.phase != "loading":
-                    self._was_ready = message.state.phase == "ready"
+                if message.state.phase == "ready":
+                    self._was_ready = True
                     self._settled.set()
-                if message.state.phase == "failed":
-                    logger.error("%s cannot be served: %s", self._settings.name, message.state.detail)
+                elif message.state.phase == "failed":
+                    self._give_up(message.state.detail)
 
 
 def _sum(a: ModelCounters, b: ModelCounters) -> ModelCounters:

@@ -78,6 +78,8 @@ class Line:
 
     def send(self, message: ToEngine) -> None:
         """Send without waiting; what is meant for an engine that is gone is dropped."""
+        if self._socket.closed:
+            return
         with contextlib.suppress(zmq.Again):
             self._socket.send(self._encoder.encode(message), zmq.NOBLOCK)
         # ZeroMQ's file descriptor tells of changes only, and sending may have swallowed one.

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from transformers import Cache, EncoderDecoderCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
 from ..errors import ConfigError
 from .cache import new_cache
@@ -51,8 +51,11 @@ class Forward:
         self._config = loaded.model.config.get_text_config(decoder=True)
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in names else {}
         self._ids_name = "decoder_input_ids" if self._is_encoder_decoder else "input_ids"
-        # State-space layers take a prompt in one piece; so does what hides its cache from us.
-        self.can_chunk = all(isinstance(layer, DynamicLayer) for layer in new_cache(self._config).layers)
+        # Not every state-space layer can go on in the middle of a prompt, and of other caches we know nothing.
+        self.can_chunk = all(
+            isinstance(layer, DynamicLayer) and not isinstance(layer, LinearAttentionCacheLayerMixin)
+            for layer in new_cache(self._config).layers
+        )
 
     def start(self, encoder_ids: Sequence[int] = ()) -> State:
         """The state before the first token; an encoder reads `encoder_ids` here."""
