@@ -11,8 +11,9 @@ from random import Random
 from tokenizers import Tokenizer
 from transformers import LlamaConfig
 
+from .. import MODEL_FOLDER
 from . import corpus, data
-from .export import MODEL_FOLDER, configuration, export, write_card
+from .export import configuration, export, write_card
 from .network import to_transformers
 from .render import plain, render
 from .tokenizer import build

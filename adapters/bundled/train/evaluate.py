@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from .. import MODEL_FOLDER
 from . import corpus
 from .cases import Case, Reply, cases
-from .export import MODEL_FOLDER
 
 LONGEST_ANSWER = 140
 SEED_PROMPTS = (

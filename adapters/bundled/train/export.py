@@ -11,10 +11,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig
 
+from .. import MODEL_FOLDER
 from .network import ROTARY_BASE
 from .tokenizer import CONTEXT_LENGTH, wrap
-
-MODEL_FOLDER = Path(__file__).parents[1] / "model"
 
 
 def configuration(

@@ -7,9 +7,9 @@ from functools import cache
 import pytest
 import torch
 
+from modelcompose.adapters.bundled import MODEL_FOLDER
 from modelcompose.adapters.bundled.train.cases import Case, Reply
 from modelcompose.adapters.bundled.train.evaluate import SEED_PROMPTS, SEED_TEXTS, Model
-from modelcompose.adapters.bundled.train.export import MODEL_FOLDER
 from modelcompose.adapters.bundled.train.render import Message
 
 WEATHER: Message = {

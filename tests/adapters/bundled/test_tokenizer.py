@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 from transformers.utils.chat_parsing import ResponseParser
 
-from modelcompose.adapters.bundled.train.export import MODEL_FOLDER
+from modelcompose.adapters.bundled import MODEL_FOLDER
 from modelcompose.adapters.bundled.train.tokenizer import CHAT_TEMPLATE, RESPONSE_TEMPLATE
 
 
