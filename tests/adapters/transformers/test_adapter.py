@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -186,3 +187,15 @@ async def test_ending_while_it_still_loads_ends_at_once(tiny_model: TinyModel) -
     async with asyncio.timeout(5):
         async with TransformersAdapter(settings_of(tiny_model("llama"))):
             await asyncio.sleep(0.3)
+
+
+@pytest.mark.parametrize(
+    ("program", "why"), [("/bin/false", "died 3 times while it loaded"), ("/nowhere/python", "can be started")]
+)
+async def test_an_engine_that_cannot_live_is_given_up(
+    program: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", program)
+    async with TransformersAdapter(settings_of(tmp_path)) as adapter:
+        with pytest.raises(ModelUnavailable, match=why):
+            await adapter.ready()
