@@ -22,7 +22,7 @@ from .schema import (
     Workflow,
     WorkflowAction,
 )
-from .tree import Node, Problem, find, suggestion
+from .tree import Node, Problem, find, joined, suggestion
 
 Path = tuple[str | int, ...]
 
@@ -121,7 +121,8 @@ class _Checks:
         if isinstance(component, ShellComponent):
             for number, command in enumerate(component.actions):
                 if command.command is None:
-                    yield self._at((*path, "actions", number), "'command' is missing")
+                    node, _ = find(self.root, (*path, "actions", number))
+                    yield Problem(node.place, joined(node.path, "command"), "is missing")
         if not component.actions:
             yield self._at(path, f"has no action{_FIRST_KEY.get(component.type, '')}")
 

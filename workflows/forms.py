@@ -29,7 +29,7 @@ from .schema import (
     Workflow,
 )
 from .spellings import KINDS, TASKS, TYPES, kind_of, known_keys
-from .tree import Node, Problem, find, plain, suggestion
+from .tree import Node, Problem, find, joined, plain, suggestion
 
 F = TypeVar("F", bound=Form)
 
@@ -71,7 +71,7 @@ def _component(node: Node, problems: list[Problem]) -> Form | None:
         return None
     key, choices = ("task", TASKS) if node.fields.get("type", node).text == "model" else ("type", TYPES)
     if (given := node.fields.get(key)) is None:
-        problems.append(node.problem(f"'{key}' is missing: {_alternatives(choices)}"))
+        problems.append(Problem(node.place, joined(node.path, key), f"is missing: {_alternatives(choices)}"))
     else:
         near = suggestion(given.text, choices, list_all=False)
         problems.append(given.problem(f"must be {_alternatives(choices)}, not {_shown(given.value)}{near}"))
@@ -109,7 +109,7 @@ def _problem(root: Node, details: Mapping[str, Any], form: type[Form]) -> Proble
     loc = details["loc"]
     if details["type"] == "missing":
         node, _ = find(root, loc[:-1])
-        return node.problem(f"'{loc[-1]}' is missing")
+        return Problem(node.place, joined(node.path, str(loc[-1])), "is missing")
     if details["type"] == "extra_forbidden":
         node, _ = _descend(root, loc)
         return node.problem(_unknown(str(loc[-1]), _owner(loc, form)), at_key=True)
