@@ -15,29 +15,38 @@ from starlette.middleware.cors import CORSMiddleware
 from .. import __version__
 from ..adapters.base import Adapter
 from ..adapters.errors import ComposeError
+from ..adapters.runs import Runs
 from .catalogue import cards, health
 from .errors import NOT_READY, OK, ErrorBoundary, respond
 from .metrics import Metrics
 from .record import Recorder
 from .routes import openai_routes
+from .run_bodies import RunBody
+from .runs import runs_routes
 from .schema import ChatBody, CompletionBody
 from .settings import Settings
+from .tasks import Tasks
 
 _ABOUT = """
 Models of one's own machine behind OpenAI's API. Use the official SDKs with this server's URL and `/v1` as base URL;
 the same routes are there without `/v1` too.
 """
-_EXPOSED = ("x-request-id", "openai-processing-ms", "openai-version", "retry-after")
+_EXPOSED = ("x-request-id", "x-task-id", "openai-processing-ms", "openai-version", "retry-after")
 
 
-def create_app(models: Sequence[Adapter], settings: Settings) -> FastAPI:
-    """The HTTP face of `models`, which are opened already and are closed by whoever opened them."""
+def create_app(models: Sequence[Adapter], settings: Settings, runs: Runs | None = None) -> FastAPI:
+    """The HTTP face of `models` and `runs`, which are opened already and are closed by whoever opened them.
+
+    Runs that nobody waits for end with the app's lifespan.
+    """
+    tasks = Tasks()
     metrics = Metrics(lambda: cards(models))
     app = _DocumentedApp(
         title="model-compose",
         version=__version__,
         description=_ABOUT,
         redoc_url=None,
+        lifespan=tasks.lifespan,
         middleware=[
             Middleware(Recorder, over=metrics.observe),
             Middleware(
@@ -54,8 +63,28 @@ def create_app(models: Sequence[Adapter], settings: Settings) -> FastAPI:
     api = openai_routes(models, settings)
     app.include_router(api, prefix="/v1")
     app.include_router(api, include_in_schema=False)
+    if runs is not None:
+        app.include_router(runs_routes(runs, tasks, settings), prefix=settings.base_path)
+        if settings.base_path:
+            app.include_router(_health_routes(models), prefix=settings.base_path, include_in_schema=False)
+    app.include_router(_health_routes(models))
     app.include_router(_service_routes(models, metrics))
     return app
+
+
+def _health_routes(models: Sequence[Adapter]) -> APIRouter:
+    router = APIRouter(tags=["Service"])
+
+    @router.head("/health", include_in_schema=False)
+    @router.get("/health", summary="Say how the models are")
+    async def is_healthy() -> Response:
+        """Whether models are loading, ready or failed; 200 when requests can be answered."""
+        state = health(cards(models))
+        return Response(
+            msgspec.json.encode(state), OK if state["status"] == "ok" else NOT_READY, media_type="application/json"
+        )
+
+    return router
 
 
 def _service_routes(models: Sequence[Adapter], metrics: Metrics) -> APIRouter:
@@ -69,15 +98,6 @@ def _service_routes(models: Sequence[Adapter], metrics: Metrics) -> APIRouter:
         return Response(
             f"model-compose {__version__}: OpenAI's API is at /v1, its description at /docs.\nModels: {names}\n",
             media_type="text/plain",
-        )
-
-    @router.head("/health", include_in_schema=False)
-    @router.get("/health", summary="Say how the models are")
-    async def is_healthy() -> Response:
-        """Whether models are loading, ready or failed; 200 when requests can be answered."""
-        state = health(cards(models))
-        return Response(
-            msgspec.json.encode(state), OK if state["status"] == "ok" else NOT_READY, media_type="application/json"
         )
 
     @router.get("/metrics", summary="Counts and times for Prometheus")
@@ -96,7 +116,8 @@ class _DocumentedApp(FastAPI):
             page = super().openapi()
             template = "#/components/schemas/{model}"
             _, schemas = models_json_schema(
-                [(ChatBody, "validation"), (CompletionBody, "validation")], ref_template=template
+                [(ChatBody, "validation"), (CompletionBody, "validation"), (RunBody, "validation")],
+                ref_template=template,
             )
             page.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
         return self.openapi_schema or {}

@@ -49,6 +49,11 @@ def parse(raw: bytes, kind: type[AnyBody]) -> AnyBody:
         raise InvalidRequest(f"The body of the request is not valid JSON in UTF-8: {error}.") from error
     if not isinstance(body, dict):
         raise InvalidRequest(f"The body of the request must be a JSON object, but it is {_kind(body)}.")
+    return validated(body, kind)
+
+
+def validated(body: dict[str, Any], kind: type[AnyBody]) -> AnyBody:
+    """The body that `body` is the plain form of; raises `InvalidRequest`."""
     try:
         return kind.model_validate(body)
     except ValidationError as error:

@@ -29,7 +29,8 @@ class Wire:
     """The sending side of one response: open, write, close; and a comment when nothing else was sent for a while.
 
     `start` takes the message that begins the response, `send` all others. The wire is busy while a message is under
-    way, and for ever after the last one. A stream that is due is begun when there is nothing to send yet.
+    way, and for ever after the last one. The headers that are due go out as soon as nothing else
+    was sent for a while.
     """
 
     def __init__(self, start: Send, send: Send) -> None:
@@ -37,7 +38,7 @@ class Wire:
         self._send = send
         self.is_busy = False
         self._was_silent = False
-        self.is_due = False
+        self.due: list[tuple[bytes, bytes]] = []
         self.is_open = False
         self.is_closed = False
 
@@ -60,8 +61,8 @@ class Wire:
 
     async def keep_alive(self) -> None:
         """Send a comment if nothing was sent since the last call; what is under way must not be interrupted."""
-        if self.is_due and not self.is_open:
-            await self.open(EVENT_STREAM)
+        if self.due and not self.is_open:
+            await self.open(self.due)
         if self.is_open and self._was_silent and not self.is_busy:
             await self.write(KEEP_ALIVE)
         self._was_silent = True
