@@ -180,23 +180,29 @@ class Jobs:
                 yield part
 
     async def _perform_last(self, job: Job) -> None:
+        others = jobs_in(self._task.workflow.output) - {job.id}
         if job.repeat_count is not None:
-            await self._conclude(job, await self._whole(job))
-            return
-        async with self._called(job, {}, None) as tree:
-            await self._conclude(job, tree)
+            tree = await self._whole(job)
+        else:
+            async with self._called(job, {}, None) as coming:
+                if all(self._done[other].is_set() for other in others):
+                    await self._conclude(job, coming)
+                    return
+                # Another job may be waiting for the component that this call keeps.
+                tree = await _kept(coming)
+        await self._wait_for(others)
+        await self._conclude(job, tree)
 
     async def _conclude(self, job: Job, output: Any) -> None:
         """Make the workflow's output of the last job's."""
-        workflow, own = self._task.workflow, self._task.plan.terminal
-        await self._wait_for(jobs_in(workflow.output) - {own})
         self._outputs[job.id] = {"output": output}
         scope = {"input": self._task.given, "output": output, "jobs": self._outputs}
-        tree = await render_output(workflow.output, scope)
-        stream = stream_in(tree)
-        if stream is None:
-            self._output = tree
-            return
+        self._output = await render_output(self._task.workflow.output, scope)
+        if (stream := stream_in(self._output)) is not None:
+            self._output = await self._hand_on(stream, self._output)
+
+    async def _hand_on(self, stream: Stream, tree: Any) -> Any:
+        """Tell the outcome and the parts of its stream as they come; the whole of it at the end."""
         self._is_told = True
         await self._tell(Outcome(put_for(stream, stream.through(self._parts), tree)))
         seen: list[Any] = []
@@ -205,7 +211,7 @@ class Jobs:
             async for part in parts:
                 seen.append(part)
                 await self._tell(Part(part))
-        self._output = put_for(stream, await stream.through(replay(seen)).value(), tree)
+        return put_for(stream, await stream.through(replay(seen)).value(), tree)
 
     @asynccontextmanager
     async def _called(self, job: Job, extra: Mapping[str, Any], label: str | None) -> AsyncIterator[Any]:
@@ -244,6 +250,16 @@ class Jobs:
         if not 0 <= count <= MOST_REPETITIONS:
             raise InvalidRequest(f"'{path}' must be between 0 and {MOST_REPETITIONS}, not {count}", param=path)
         return count
+
+
+async def _kept(tree: Any) -> Any:
+    """`tree` with all parts of its stream there already."""
+    stream = stream_in(tree)
+    if stream is None:
+        return tree
+    parts: AsyncGenerator[Any] = stream.parts
+    async with aclosing(parts):
+        return put_for(stream, stream.through(replay([part async for part in parts])), tree)
 
 
 def _is_wanted() -> bool:

@@ -445,6 +445,17 @@ async def test_a_component_that_calls_itself_through_a_workflow_does_not_wait_fo
         assert await run.value() == {"generated": "a"}
 
 
+async def test_a_last_job_does_not_keep_its_component_from_a_job_that_the_output_needs() -> None:
+    a = {"id": "a", "input": {"prompt": "A"}}
+    b = {"id": "b", "input": {"prompt": "B"}}
+    form = jobs(a, b, output={"a": "${jobs.a.output}", "b": "${jobs.b.output}"})
+    form["components"][0]["max_concurrent_count"] = 1
+    for order in ([a, b], [b, a]):
+        form["workflows"][0]["jobs"] = order
+        async with asyncio.timeout(5):
+            assert await value_of(form, {}, ScriptedAdapter({"m": repeats})) == {"a": "<A>", "b": "<B>"}
+
+
 # Workflows in workflows -----------------------------------------------------------------------------------------------
 
 
