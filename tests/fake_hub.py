@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,13 +25,15 @@ REFUSALS = {
 class FakeHub:
     """Repositories by name, each a folder of files; `refusals` names those that are refused and how.
 
-    `cut_after` is the number of bytes after which every large file's connection is dropped.
+    `cut_after` is the number of bytes after which every large file's connection is dropped; `delay` are the seconds
+    between two kilobytes.
     """
 
     def __init__(self) -> None:
         self.repositories: dict[str, Path] = {}
         self.refusals: dict[str, str] = {}
         self.cut_after: int | None = None
+        self.delay = 0.0
         self.downloads: list[str] = []
         self.tokens: list[str | None] = []
         hub = self
@@ -144,7 +147,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
             return
-        self.wfile.write(body[start:])
+        for place in range(start, len(body), 1024 if self.hub.delay else len(body)):
+            self.wfile.write(body[place : place + 1024] if self.hub.delay else body[start:])
+            time.sleep(self.hub.delay)
 
 
 def _tree(folder: Path) -> Iterator[dict[str, object]]:

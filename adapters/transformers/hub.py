@@ -6,9 +6,8 @@ import errno
 import json
 import re
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +25,7 @@ CODE_FILES = ["*.py"]
 # Other copies of the weights and other programs' files.
 NEVER = ["*/*.json", "*/*.txt", "*/*.model", "*.gguf", "*.onnx", "*.h5", "*.msgpack"]
 GIGABYTE = 1e9
+REPORT_EVERY = 0.25  # seconds
 
 
 class ModelFiles:
@@ -111,8 +111,31 @@ class ModelFiles:
         sizes = {name: self._sizes.get(name, 0) for name in names}
         missing = sum(size for name, size in sizes.items() if not (self.folder / name).is_file())
         self._check_disk(missing)
-        self._report(ModelState("loading", f"downloading {self._settings.source}", 0.0 if missing else None))
-        self._snapshot(self._commit, names, _progress(self._settings.source, sum(sizes.values()), self._report))
+        if missing:
+            self._watched(names, sum(sizes.values()))
+        else:
+            self._snapshot(self._commit, names)
+
+    def _watched(self, names: list[str], total: int) -> None:
+        """Download in other threads and report from this one, for a report may not be called from several."""
+        bars: list[_Silent] = []
+
+        class Bar(_Silent):
+            def __init__(self, *args: Any, **more: Any) -> None:
+                super().__init__(*args, **more)
+                bars.append(self)
+
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            download = pool.submit(self._snapshot, self._commit, names, Bar)
+            self._downloaded(0, total)
+            while not wait([download], timeout=REPORT_EVERY).done:
+                self._downloaded(max((bar.n for bar in list(bars) if bar.unit == "B"), default=0), total)
+            download.result()
+        self._downloaded(total, total)
+
+    def _downloaded(self, done: float, total: int) -> None:
+        detail = f"downloading {self._settings.source}: {done / GIGABYTE:.2f} of {total / GIGABYTE:.2f} GB"
+        self._report(ModelState("loading", detail, min(done / total, 1.0) if total else None))
 
     def _snapshot(self, revision: str | None, patterns: list[str], progress: type[Any] | None = None) -> Path:
         from huggingface_hub import snapshot_download
@@ -274,23 +297,3 @@ class _Silent:
         pass
 
     set_description = set_description_str = set_postfix = set_postfix_str = reset = clear = refresh
-
-
-def _progress(name: str, total: int, report: Report) -> type[_Silent]:
-    """A class of bars whose bytes are reported as a share of `total`, a few times a second at most."""
-    lock = threading.Lock()
-    last = 0.0
-
-    class Bar(_Silent):
-        def update(self, n: float | None = 1) -> None:
-            nonlocal last
-            super().update(n)
-            with lock:
-                if self.unit != "B" or not total or time.monotonic() - last < 0.2:
-                    return
-                last = time.monotonic()
-                done = min(self.n, total)
-            detail = f"downloading {name}: {done / GIGABYTE:.2f} of {total / GIGABYTE:.2f} GB"
-            report(ModelState("loading", detail, done / total))
-
-    return Bar

@@ -40,24 +40,18 @@ def text_of(loaded: LoadedModel, request: GenerationRequest, prompt: EncodedProm
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_architecture_loads_and_answers_a_chat(family: str, tiny_model: TinyModel) -> None:
+def test_architecture_loads_and_generates(family: str, tiny_model: TinyModel) -> None:
     loaded = loaded_model(tiny_model, family)
     assert loaded.is_encoder_decoder == family.startswith("blenderbot")
     assert loaded.context_length == CONTEXT_LENGTH
     assert loaded.tokenizer.eos_token_id in loaded.eos_token_ids
-    request = GenerationRequest(model=family, messages=HELLO)
-    [prompt] = PromptBuilder(loaded).build(request)
-    tokens = greedy(loaded, prompt, 12)
-    assert len(set(tokens)) > 1, "greedy text should vary"
-    assert text_of(loaded, request, prompt, tokens)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_architecture_continues_a_text(family: str, tiny_model: TinyModel) -> None:
-    loaded = loaded_model(tiny_model, family)
-    request = GenerationRequest(model=family, prompts=("Once upon a time",))
-    [prompt] = PromptBuilder(loaded).build(request)
-    assert text_of(loaded, request, prompt, greedy(loaded, prompt, 12))
+    chat = GenerationRequest(model=family, messages=HELLO)
+    text = GenerationRequest(model=family, prompts=("Once upon a time",))
+    for request in (chat, text):
+        [prompt] = PromptBuilder(loaded).build(request)
+        tokens = greedy(loaded, prompt, 12)
+        assert len(set(tokens)) > 1, "greedy text should vary"
+        assert text_of(loaded, request, prompt, tokens)
 
 
 def test_progress_goes_up_to_the_weights(tiny_model: TinyModel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,20 @@ def test_model_is_downloaded_with_progress_and_loaded(hub: FakeHub, settings: Mo
     assert downloading[0].progress == 0.0
     assert downloading[-1].progress == pytest.approx(1.0)
     assert "of 0.00 GB" in downloading[-1].detail
+
+
+def test_progress_is_told_by_the_thread_that_loads(
+    hub: FakeHub, settings: ModelSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "REPORT_EVERY", 0.01)
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 4096)
+    hub.delay = 0.005
+    told: list[tuple[int, float | None]] = []
+    ModelFiles(settings, lambda state: told.append((threading.get_ident(), state.progress))).weights()
+    assert {thread for thread, _ in told} == {threading.get_ident()}
+    progress = [share for _, share in told if share is not None]
+    assert progress == sorted(progress)
+    assert any(0 < share < 1 for share in progress)
 
 
 def test_only_what_is_needed_is_downloaded(hub: FakeHub, settings: ModelSettings, tmp_path: Path) -> None:
