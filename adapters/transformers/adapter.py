@@ -91,8 +91,8 @@ class TransformersAdapter:
         assert self._child is not None
         id = next(self._ids)
         queue = self._queues[id] = asyncio.Queue()
-        self._child.send(Submit(id, request))
         try:
+            self._child.send(Submit(id, request))
             while True:
                 outcome = await queue.get()
                 if isinstance(outcome, Failure | Usage):

@@ -1,12 +1,14 @@
 """The loop's inside: requests in, one step at a time, events out. No sockets, no processes.
 
-A step reads some prompt tokens, then gives every running sequence one token. `forward.py` computes, `sampling.py`
-chooses, `output.py` makes events of it, `scheduler.py` says whose turn it is.
+A step gives every running sequence one token, then reads some tokens of new prompts. `forward.py` computes,
+`sampling.py` chooses, `output.py` makes events of it, `scheduler.py` says whose turn it is.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -85,13 +87,12 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, Outcome]]:
-        """One piece of prompts, one token for every running sequence."""
+        """One token for every running sequence, and a piece of the prompts that are still to be read."""
         self._scheduler.admit()
-        for sequence in [sequence for sequence in self._scheduler.running if not sequence.is_prefilling]:
-            if (logits := self._compute(sequence, 1)) is not None:
-                self._advance(sequence, logits[-1])
+        for sequence in self._scheduler.decodes():
+            self._turn(sequence, self._decode)
         for sequence, count in self._scheduler.prefills():
-            self._prefill(sequence, count)
+            self._turn(sequence, partial(self._prefill, count=count))
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
@@ -147,6 +148,18 @@ class Engine:
 
     # What is computed
 
+    def _turn(self, sequence: Sequence, work: Callable[[Sequence], None]) -> None:
+        """Do a sequence's share of a step; where memory runs out, its request fails and no other."""
+        try:
+            work(sequence)
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            self._fail(sequence.request.id, error)
+
+    def _decode(self, sequence: Sequence) -> None:
+        self._advance(sequence, self._compute(sequence, 1)[-1])
+
     def _prefill(self, sequence: Sequence, count: int) -> None:
         """Read `count` more tokens of a prompt; the last of them gives the first new token."""
         scores_prompt = sequence.request.request.echo and sequence.request.request.logprobs is not None
@@ -154,8 +167,6 @@ class Engine:
             self._advance(sequence, None)
             return
         logits = self._compute(sequence, count, last_only=not scores_prompt)
-        if logits is None:
-            return
         if scores_prompt:
             self._score_prompt(sequence, logits)
         if sequence.left_of_prompt == 0:
@@ -182,18 +193,12 @@ class Engine:
             sequence.prompt_logprobs.append(Logprob(None))
         sequence.prompt_logprobs += logprobs_of(logits[: len(targets)], targets, sequence.request.request.logprobs or 0)
 
-    def _compute(self, sequence: Sequence, count: int, *, last_only: bool = True) -> Tensor | None:
-        """Logits after the sequence's next `count` tokens; None if there was no memory for them."""
-        try:
-            if sequence.state is None:
-                sequence.state = self._forward.start(sequence.prompt.token_ids)
-            tokens = sequence.tokens[sequence.computed : sequence.computed + count]
-            logits = self._forward(sequence.state, tokens, last_only=last_only)
-        except Exception as error:
-            if not _is_out_of_memory(error):
-                raise
-            self._fail(sequence.request.id, error)
-            return None
+    def _compute(self, sequence: Sequence, count: int, *, last_only: bool = True) -> Tensor:
+        """Logits `[tokens, vocabulary]` after the sequence's next `count` tokens, or after the last of them."""
+        if sequence.state is None:
+            sequence.state = self._forward.start(sequence.prompt.token_ids)
+        tokens = sequence.tokens[sequence.computed : sequence.computed + count]
+        logits = self._forward(sequence.state, tokens, last_only=last_only)
         if sequence.is_prefilling:
             self._prompt_tokens += count
         sequence.computed += count
@@ -245,7 +250,7 @@ class Engine:
         if not request.sequences:
             usage = Usage(request.prompt_tokens, request.completion_tokens, 0, request.reasoning_tokens)
             self._outcomes.append((request.id, usage))
-            del self._requests[request.id]
+            self._drop(request.id)
 
     def _fail(self, id: int, error: Exception) -> None:
         self._drop(id)
@@ -262,6 +267,7 @@ class Engine:
     def _drop(self, id: int) -> None:
         """Forget a request and what it holds."""
         if (request := self._requests.pop(id, None)) is not None:
+            request.is_over = True
             for sequence in request.sequences:
                 self._scheduler.remove(sequence)
 

@@ -126,9 +126,7 @@ def _load(settings: ModelSettings, line: Line) -> Engine | None:
 def _cores() -> int:
     """The physical cores this process may use; where there are many, one is left to the server."""
     physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    usable = min(
-        physical, len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else physical
-    )
+    usable = min(physical, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else physical
     return usable - 1 if usable > 4 else usable
 
 
@@ -151,7 +149,8 @@ def _log_to_stderr() -> None:
     os.dup2(2, 1)
     log = logging.StreamHandler()
     log.setFormatter(_JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[log])
+    logging.basicConfig(level=logging.WARNING, handlers=[log])
+    logging.getLogger("modelcompose").setLevel(logging.INFO)
 
 
 if __name__ == "__main__":

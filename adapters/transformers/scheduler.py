@@ -27,6 +27,7 @@ class Request:
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     is_running: bool = False
+    is_over: bool = False
 
 
 @dataclass(eq=False)
@@ -83,10 +84,18 @@ class Scheduler:
         sequence.request.is_running = True
         self.running.append(sequence)
 
+    def decodes(self) -> Iterator[Sequence]:
+        """The sequences that get their next token in this step."""
+        for sequence in list(self.running):
+            if not sequence.is_prefilling and not sequence.request.is_over:
+                yield sequence
+
     def prefills(self) -> Iterator[tuple[Sequence, int]]:
         """The sequences whose prompts are read in this step, and how many tokens of each."""
         spent = 0
-        for sequence in [sequence for sequence in self.running if sequence.is_prefilling]:
+        for sequence in list(self.running):
+            if not sequence.is_prefilling or sequence.request.is_over:
+                continue
             count = min(sequence.left_of_prompt, self._prompt_budget or sequence.left_of_prompt)
             if spent and self._prompt_budget and spent + count > self._prompt_budget:
                 return

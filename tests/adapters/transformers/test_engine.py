@@ -13,7 +13,7 @@ from modelcompose.adapters.base import ModelCounters, RegexConstraint
 from modelcompose.adapters.errors import ContextLengthExceeded, InvalidRequest, ModelUnavailable
 from modelcompose.adapters.events import Accepted, Completion, Finish, Usage
 from modelcompose.adapters.transformers.engine import Engine
-from modelcompose.adapters.transformers.forward import Forward
+from modelcompose.adapters.transformers.forward import Forward, State
 from modelcompose.adapters.transformers.load import LoadedModel
 from modelcompose.adapters.transformers.messages import Failure
 
@@ -108,8 +108,11 @@ async def test_n_choices_are_as_if_each_read_the_prompt_itself(llama: LoadedMode
     assert roomy.usage.completion_tokens == 6 * 12
 
 
-async def test_a_prompts_choices_share_its_reading(engine: Engine) -> None:
-    await answer(engine, text_request(n=4))
+def test_a_prompts_choices_share_its_reading(engine: Engine) -> None:
+    engine.add(1, text_request(n=4))
+    engine.step()
+    assert (engine.counters.prompt_tokens, engine.counters.generated_tokens) == (len(PROMPT), 4)
+    run(engine)
     assert engine.counters.prompt_tokens == len(PROMPT)
 
 
@@ -315,7 +318,7 @@ def test_one_requests_fault_does_not_hurt_the_others(engine: Engine) -> None:
 
 
 def test_a_fault_in_mid_stream_ends_one_request_only(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
-    engine.add(1, text_request(max_tokens=9))
+    engine.add(1, text_request(max_tokens=9, n=2))
     engine.add(2, text_request(max_tokens=9))
     engine.step()
 
@@ -326,6 +329,7 @@ def test_a_fault_in_mid_stream_ends_one_request_only(engine: Engine, caplog: pyt
     sampler._processors, sampler._is_plain = (divide,), False
     outcomes = run(engine)
     assert isinstance(outcomes[1][-1], Failure)
+    assert sum(isinstance(outcome, Failure) for outcome in outcomes[1]) == 1
     assert isinstance(outcomes[2][-1], Usage)
     assert "ZeroDivisionError" in caplog.text
 
@@ -351,6 +355,20 @@ async def test_out_of_memory_ends_one_request_with_a_clear_error(
     assert isinstance(outcomes[1][-1], Usage)
     with pytest.raises(ModelUnavailable, match="not enough memory"):
         await whole(outcomes[2])
+
+
+def test_no_memory_for_a_copy_of_the_cache_is_out_of_memory_too(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy(_: State) -> State:
+        raise MemoryError
+
+    monkeypatch.setattr(State, "copy", copy)
+    engine.add(1, text_request(n=2))
+    engine.add(2, text_request())
+    outcomes = run(engine)
+    assert isinstance(outcomes[1][-1], Failure)
+    assert isinstance(outcomes[2][-1], Usage)
 
 
 def test_an_unexpected_error_of_the_model_is_not_hidden(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
