@@ -34,7 +34,7 @@ class RunAnswer(Response):
         self._stream = stream
         self._is_bare = is_bare
         self._keep_alive = keep_alive
-        self._encoder = EventEncoder()
+        self._encoder = EventEncoder(tells_form=bool(stream))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         wire = Wire(send, self._record.send)

@@ -18,16 +18,18 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 class EventEncoder:
     """The events of one run, in their order."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tells_form: bool = False) -> None:
+        """`tells_form` puts an event before the first piece that says whether the pieces are text or JSON."""
+        self._is_form_due = tells_form
         self._ended_in_cr = False
 
     def event(self, news: News) -> bytes:
         """What is sent for a piece of news, if anything."""
         match news:
             case TextPiece(text=text):
-                return _event("", self._lines(text))
+                return self._form("text") + _event("", self._lines(text))
             case JsonPiece(value=value):
-                return _event("", [msgspec.json.encode(value).decode()])
+                return self._form("json") + _event("", [msgspec.json.encode(value).decode()])
             case JobNews():
                 return _event("job", [msgspec.json.encode(news).decode()])
             case _:
@@ -38,6 +40,12 @@ class EventEncoder:
         return _event(
             "completed" if task.status == "completed" else "failed", [msgspec.json.encode(task.summary).decode()]
         )
+
+    def _form(self, form: str) -> bytes:
+        if not self._is_form_due:
+            return b""
+        self._is_form_due = False
+        return _event("output", [f'{{"form":"{form}"}}'])
 
     def _lines(self, text: str) -> list[str]:
         rest = text.removeprefix("\n") if self._ended_in_cr else text

@@ -51,9 +51,11 @@ class Served(NamedTuple):
 
     async def until(self, id: str, *states: str) -> dict[str, Any]:
         """A task once it is in one of these states."""
-        while (task := await self.task(id))["status"] not in states:
+        for _ in range(1000):
+            if (task := await self.task(id))["status"] in states:
+                return task
             await asyncio.sleep(0.01)
-        return task
+        raise AssertionError(f"the task is still {task['status']}")
 
 
 class _Server(uvicorn.Server):

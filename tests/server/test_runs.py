@@ -31,7 +31,9 @@ TWO_JOBS = {
         }
     ],
 }
-FOREVER: list[Step] = [TextDelta("a"), *([0.01, TextDelta("b")] * 10_000)]
+FOREVER: list[Step] = [TextDelta("a")]
+for _ in range(10_000):
+    FOREVER += [0.01, TextDelta("b")]
 
 
 def scripts(**by_model: Any) -> ScriptedAdapter:
@@ -68,7 +70,9 @@ async def test_output_only_is_the_bare_output() -> None:
 
 async def test_the_default_workflow_is_run_or_the_one_that_is_named() -> None:
     shells = [{"id": name, "type": "shell", "actions": [{"command": ["echo", name]}]} for name in ("a", "b")]
-    flows = [{"id": name, "jobs": [{"component": name, "output": "${output.stdout}"}]} for name in ("a", "b")]
+    flows: list[dict[str, Any]] = [
+        {"id": name, "jobs": [{"component": name, "output": "${output.stdout}"}]} for name in ("a", "b")
+    ]
     flows[1]["default"] = True
     async with serving({"components": shells, "workflows": flows}) as server:
         assert (await server.run(output_only=True)).json() == "b\n"
@@ -180,8 +184,10 @@ async def test_without_its_key_nothing_is_told() -> None:
         ("application/x-www-form-urlencoded", '{"input": {"prompt": "hello there"}, "output_only": true}'),
         (
             "multipart/form-data; boundary=x",
-            '--x\r\nContent-Disposition: form-data; name="input[prompt]"\r\n\r\nhello there\r\n'
-            '--x\r\nContent-Disposition: form-data; name="output_only"\r\n\r\ntrue\r\n--x--\r\n',
+            (
+                '--x\r\nContent-Disposition: form-data; name="input[prompt]"\r\n\r\nhello there\r\n'
+                '--x\r\nContent-Disposition: form-data; name="output_only"\r\n\r\ntrue\r\n--x--\r\n'
+            ),
         ),
     ],
 )
@@ -215,12 +221,12 @@ async def test_a_declared_stream_answers_with_events() -> None:
 
 async def test_pieces_arrive_while_the_model_still_generates() -> None:
     go_on = asyncio.Event()
-    async with serving(STREAM, scripts(m=[TextDelta("early"), go_on, *says(" late")])) as server:
-        async with server.stream({"prompt": "x"}) as response:
-            chunks = response.aiter_bytes()
-            assert await anext(chunks) == b"data: early\n\n"
-            go_on.set()
-            rest = b"".join([chunk async for chunk in chunks])
+    adapter = scripts(m=[TextDelta("early"), go_on, *says(" late")])
+    async with serving(STREAM, adapter) as server, server.stream({"prompt": "x"}) as response:
+        chunks = response.aiter_bytes()
+        assert await anext(chunks) == b"data: early\n\n"
+        go_on.set()
+        rest = b"".join([chunk async for chunk in chunks])
     assert [event.name for event in events_of(rest)] == ["", "completed"]
 
 
@@ -263,6 +269,7 @@ async def test_the_client_may_ask_for_a_stream_and_gets_news_of_the_jobs() -> No
         ("job", '{"job":"first","status":"processing"}'),
         ("job", '{"job":"first","status":"completed"}'),
         ("job", '{"job":"second","status":"processing"}'),
+        ("output", '{"form":"text"}'),
         ("", "p"),
         ("", "q"),
     ]
