@@ -72,7 +72,7 @@ def test_the_examples_read_what_their_tables_say(example: str, table: list[Input
         ),
         pytest.param(
             CHAT + "workflow:\n  input: {q: '${input.w}'}\n  jobs: [{id: a, input: {user_prompt: 'Say ${input.q}'}}]",
-            [("w", "text", True, None)],
+            [("system_prompt", "text", False, None), ("w", "text", True, None)],
             id="through both",
         ),
         pytest.param(
@@ -80,7 +80,7 @@ def test_the_examples_read_what_their_tables_say(example: str, table: list[Input
         ),
         pytest.param(
             CHAT + "workflow: {input: {user_prompt: '${input.q | hi}', unused: '${input.z}'}}",
-            [("q", "text", False, "hi")],
+            [("system_prompt", "text", False, None), ("q", "text", False, "hi")],
             id="a default on the way, and what nothing reads",
         ),
         pytest.param(CHAT + "  messages: ${input.messages}", [("messages", "list", True, None)], id="all messages"),
