@@ -1,4 +1,7 @@
-"""Which compose file a command is about: `-f`, `-e` and `--env-file`, or what lies in the folder."""
+"""Which compose file a command is about: `-f`, `-e` and `--env-file`, or what lies in the folder.
+
+`-f` takes a file, or the name of a workflow of the library.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from pathlib import Path
 import msgspec
 
 from ..adapters.errors import ConfigError
+from ..workflows import library
 from ..workflows.load import Compose, load
+from ..workflows.tree import suggestion
 
 FILE_NAMES = ("model-compose.yml", "model-compose.yaml")
 
@@ -24,11 +29,23 @@ class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(options: ComposeOptions) -> Compose:
     """The compose file that is meant; raises ConfigError."""
-    files = options.files or files_in(Path())
+    files = tuple(map(named, options.files)) or files_in(Path())
     if not files:
         raise ConfigError(f"there is no {FILE_NAMES[0]} in {Path().absolute()}; name a file with -f")
     env = {**os.environ, **variables(options.env, os.environ)}
     return load(files, env=env, env_files=options.env_files)
+
+
+def named(file: Path) -> Path:
+    """The file itself or, if there is none, that of the library's workflow of this name; raises ConfigError."""
+    is_name = not file.suffix and file.parent == Path() and not file.exists()
+    if not is_name:
+        return file
+    found = library.path(file.name)
+    if found is None:
+        near = suggestion(file.name, library.names())
+        raise ConfigError(f"there is neither a file '{file}' nor a workflow of that name in the library{near}")
+    return found
 
 
 def files_in(folder: Path) -> tuple[Path, ...]:
