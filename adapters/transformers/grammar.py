@@ -95,6 +95,30 @@ class Matcher:
         return {int(ids[0]) for ids in found if len(ids) == 1}
 
 
+class CallMatcher(Matcher):
+    """Lets a sequence say anything until it begins a tool call, which then has the form of a call of a tool on offer."""
+
+    def __init__(self, matcher: LLMatcher, loaded: LoadedModel, begin: int) -> None:
+        super().__init__(matcher, loaded, None)
+        self._begin = begin
+        self._is_calling = False
+
+    def allowed(self) -> torch.Tensor | None:
+        return super().allowed() if self._is_calling else None
+
+    def accept(self, token_id: int) -> None:
+        self._is_calling = self._is_calling or token_id == self._begin
+        if self._is_calling:
+            super().accept(token_id)
+            if self._matcher.is_accepting():
+                self._matcher.reset()
+                self._is_calling = False
+
+    @property
+    def is_complete(self) -> bool:
+        return not self._is_calling
+
+
 class GrammarCompiler:
     """Makes the matchers of one model; its tokenizer is taken in on first use (a second for a large vocabulary)."""
 
@@ -113,9 +137,9 @@ class GrammarCompiler:
                 why = f"the calls of {self._loaded.name} cannot be forced; use 'auto'"
                 raise UnsupportedParameter.named("tool_choice", why)
             return self._matcher(self._calls(request, syntax), "tool_choice", thinking)
-        if request.constraint is None:
-            return None
         syntax = form.tool_syntax if form is not None and request.tools and request.tool_choice == "auto" else None
+        if request.constraint is None:
+            return self._strict(request, syntax) if syntax is not None else None
         if syntax is not None and isinstance(request.constraint, JsonConstraint):
             return self._matcher(self._calls(request, syntax, _schema(request.constraint)), "response_format", thinking)
         return self.matcher(request.constraint, thinking)
@@ -124,6 +148,17 @@ class GrammarCompiler:
         """A matcher for one sequence; raises InvalidRequest where the constraint itself is wrong."""
         param, grammar = _grammar_of(constraint)
         return self._matcher(grammar, param, thinking)
+
+    def _strict(self, request: GenerationRequest, syntax: ToolSyntax) -> Matcher | None:
+        """A matcher for calls that may be made or not, if a tool is `strict` and a mark tells where a call begins."""
+        if not any(tool["function"].get("strict") for tool in request.tools):
+            return None
+        tokenizer = self._taken_in("tools")
+        begin = next(iter(tokenizer.tokenize_str(syntax.begin, parse_special=True)), None)
+        if begin is None or not tokenizer.is_special_token(begin):
+            return None
+        grammar = tool_grammar(list(request.tools), syntax, tokenizer, is_single=not syntax.is_list)
+        return CallMatcher(self._compiled_matcher(grammar, "tools"), self._loaded, begin)
 
     def _calls(self, request: GenerationRequest, syntax: ToolSyntax, answer: dict[str, Any] | None = None) -> str:
         """Tool calls in the model's own format, or instead of them an answer in JSON."""
@@ -136,13 +171,16 @@ class GrammarCompiler:
         return tool_grammar(tools, syntax, self._taken_in("tools"), is_single=is_single, answer=answer)
 
     def _matcher(self, grammar: str, param: str, thinking: Thinking | None) -> Matcher:
+        return Matcher(self._compiled_matcher(grammar, param), self._loaded, thinking)
+
+    def _compiled_matcher(self, grammar: str, param: str) -> LLMatcher:
         key = f"{param}\0{grammar}"
         if key not in self._compiled:
             self._compiled[key] = self._compile(grammar, param)
             if len(self._compiled) > COMPILED_KEPT:
                 self._compiled.popitem(last=False)
         self._compiled.move_to_end(key)
-        return Matcher(self._compiled[key].deep_copy(), self._loaded, thinking)
+        return self._compiled[key].deep_copy()
 
     def _compile(self, grammar: str, param: str) -> LLMatcher:
         from llguidance import LLMatcher
@@ -190,7 +228,12 @@ def _schema(constraint: JsonConstraint) -> dict[str, Any]:
 
 
 def tool_grammar(
-    tools: Sequence[Tool], syntax: ToolSyntax, tokenizer: LLTokenizer, *, is_single: bool, answer: dict[str, Any] | None
+    tools: Sequence[Tool],
+    syntax: ToolSyntax,
+    tokenizer: LLTokenizer,
+    *,
+    is_single: bool,
+    answer: dict[str, Any] | None = None,
 ) -> str:
     """A Lark grammar of one call or more of these tools; with `answer`, a JSON schema, of that instead of them too."""
     from llguidance import LLMatcher

@@ -87,7 +87,10 @@ class ModelFiles:
         return content
 
     def _check_folder(self) -> None:
-        names, source = self.names, self._settings.source
+        source = self._settings.source
+        if not self.folder.is_dir():
+            raise ConfigError(f"the {source} model is missing from this installation ({self.folder}); install it again")
+        names = self.names
         if "config.json" in names:
             return
         if "adapter_config.json" in names:

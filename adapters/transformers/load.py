@@ -235,6 +235,7 @@ def _in_plain_words(settings: ModelSettings) -> Iterator[None]:
     except ImportError as error:
         raise ConfigError(f"{settings.source} needs a package that is not installed: {_first_lines(error)}") from error
     except (ValueError, KeyError, OSError, RuntimeError, TypeError, AttributeError) as error:
+        logger.debug("loading %s failed", settings.source, exc_info=True)
         raise ConfigError(f"{settings.source} cannot be loaded: {_first_lines(error)}") from error
 
 

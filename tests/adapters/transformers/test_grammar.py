@@ -206,6 +206,33 @@ def test_calls_are_forced_in_the_models_own_format(
         assert not takes(qwen3, matcher_of(qwen3, tools=TOOLS, **changes), text), text
 
 
+def strict(tool: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "function": {**tool["function"], "strict": True}}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_taken"),
+    [
+        ("Hello", True),
+        (f"I look.\n{TIME_CALL}\nDone.", True),
+        (f"{NOW_CALL}\n{TIME_CALL}", True),
+        (TIME_CALL.replace("UTC", "XYZ"), False),
+        (f"{TIME_CALL} and {TIME_CALL.replace('UTC', 'XYZ')}", False),
+        (TIME_CALL.replace('"time"', '"tide"'), False),
+    ],
+)
+def test_strict_tools_are_called_rightly_or_not_at_all(qwen3: LoadedModel, text: str, is_taken: bool) -> None:
+    matcher = matcher_of(qwen3, tools=(strict(TOOLS[0]), TOOLS[1]))
+    for token in qwen3.tokenizer(text, add_special_tokens=False)["input_ids"]:
+        allowed = matcher.allowed()
+        if allowed is not None and not allowed[token]:
+            assert not is_taken
+            return
+        matcher.accept(token)
+    assert is_taken
+    assert matcher.is_complete
+
+
 def test_format_without_marks_is_forced_too(tiny_model: TinyModel) -> None:
     llama = loaded_model(tiny_model, "llama")
     call = '{"name": "time", "parameters": {"zone": "UTC"}}'

@@ -281,6 +281,32 @@ def test_bundled_names_the_model_that_comes_with_the_program() -> None:
     assert local_folder("bundled") == MODEL_FOLDER
 
 
+def test_bundled_model_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("modelcompose.adapters.transformers.hub.MODEL_FOLDER", tmp_path / "gone")
+    with pytest.raises(ConfigError, match="the bundled model is missing from this installation"):
+        load_quietly("bundled")
+
+
+HOMEMADE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class HomemadeConfig(LlamaConfig):
+    model_type = "homemade"
+
+class HomemadeForCausalLM(LlamaForCausalLM):
+    config_class = HomemadeConfig
+"""
+
+
+def test_code_of_a_model_runs_when_it_is_trusted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    has_code(folder)
+    names = {"AutoConfig": "homemade.HomemadeConfig", "AutoModelForCausalLM": "homemade.HomemadeForCausalLM"}
+    edit(folder / "config.json", auto_map=names, architectures=["HomemadeForCausalLM"])
+    (folder / "homemade.py").write_text(HOMEMADE)
+    assert type(load_quietly(folder, trust_remote_code=True).model).__name__ == "HomemadeForCausalLM"
+
+
 def test_states_are_told_in_order(tiny_model: TinyModel) -> None:
     states: list[ModelState] = []
     load(ModelSettings(name="tiny", source=str(tiny_model("llama"))), states.append)
