@@ -1,6 +1,7 @@
 """From an OpenAI request to a workflow's input. Pure.
 
-The scope of `openai.input` is `messages`, `prompt`, `request` (every field of the body) and `metadata`.
+The scope of `openai.input` is `messages`, `prompt`, `request` (every field of the body), and two of those fields by
+themselves: `input` and `metadata`.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def scope_of(request: GenerationRequest, body: Mapping[str, Any]) -> dict[str, A
         "messages": body["messages"],
         "prompt": body["prompt"],
         "request": body,
+        "input": request.extra.get("input"),
         "metadata": request.extra.get("metadata"),
     }
 

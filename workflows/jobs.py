@@ -15,7 +15,7 @@ from .components.call import Call, Meter
 from .components.streams import ItemStream, ModelStream, Stream, gathered, put_for, replay, stream_in
 from .given import laid_over
 from .graph import Plan, action_of, component_of, jobs_in
-from .outputs import render_output
+from .outputs import hand_on, render_output
 from .references import Cast, Template, cast
 from .schema import Action, Component, ComposeFile, Job, Workflow, render_deep
 
@@ -49,9 +49,13 @@ class JobFinished(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What the workflow gives: a value, or a tree with a stream in it whose parts follow."""
+    """What the workflow gives: a value, or a tree with a stream in it whose parts follow.
+
+    `scope` has the input and the jobs' outputs that it was made of.
+    """
 
     tree: Any
+    scope: Mapping[str, Any] = {}
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -107,8 +111,12 @@ class Jobs:
             for job in self._task.plan.jobs:
                 group.create_task(self._perform(job), name=f"job {job.id}")
         if not self._is_told:
-            await self._tell(Outcome(self._output))
+            await self._tell(Outcome(self._output, self._scope))
         return self._output
+
+    @property
+    def _scope(self) -> dict[str, Any]:
+        return {"input": self._task.given, "jobs": self._outputs}
 
     async def _perform(self, job: Job) -> None:
         try:
@@ -195,16 +203,20 @@ class Jobs:
 
     async def _conclude(self, job: Job, output: Any) -> None:
         """Make the workflow's output of the last job's."""
+        template = self._task.workflow.output
         self._outputs[job.id] = {"output": output}
-        scope = {"input": self._task.given, "output": output, "jobs": self._outputs}
-        self._output = await render_output(self._task.workflow.output, scope)
+        if template is not None and hand_on(template, {**self._scope, "output": output}) is None:
+            output = await gathered(output)
+            self._outputs[job.id] = {"output": output}
+        self._output = await render_output(template, {**self._scope, "output": output})
         if (stream := stream_in(self._output)) is not None:
             self._output = await self._hand_on(stream, self._output)
 
     async def _hand_on(self, stream: Stream, tree: Any) -> Any:
         """Tell the outcome and the parts of its stream as they come; the whole of it at the end."""
         self._is_told = True
-        await self._tell(Outcome(put_for(stream, stream.through(self._parts), tree)))
+        told = stream.through(self._parts)
+        await self._tell(Outcome(put_for(stream, told, tree), put_for(stream, told, self._scope)))
         seen: list[Any] = []
         parts: AsyncGenerator[Any] = stream.parts
         async with aclosing(parts):
@@ -219,7 +231,7 @@ class Jobs:
 
         Its text is told under `label`, unless that is None.
         """
-        outer = {"input": self._task.given, "jobs": self._outputs, **extra}
+        outer = {**self._scope, **extra}
         given = self._task.given if job.input is None else self._laid_over(render_deep(job.input, outer))
         component = component_of(job, self._task.file)
         action = action_of(job, component)
@@ -242,7 +254,7 @@ class Jobs:
     def _repetitions(self, job: Job) -> int:
         template = job.repeat_count
         path = template.only.path if isinstance(template, Template) and template.only else "repeat_count"
-        value = render_deep(template, {"input": self._task.given, "jobs": self._outputs})
+        value = render_deep(template, self._scope)
         if value is None:
             name = path.removeprefix("input.")
             raise InvalidRequest(f"missing input '{name}': how often to run job '{job.id}'", param=name)

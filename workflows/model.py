@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Any
 
 import msgspec
 
@@ -78,17 +77,17 @@ class WorkflowModel:
         """The events of one run, all but its usage."""
         is_accepted = not is_first
         narration = Narration()
-        tree: Any = None
+        outcome = Outcome(None)
         async with aclosing(run.happenings()) as happenings:
             async for happening in happenings:
                 if isinstance(happening, Outcome):
-                    tree = happening.tree
+                    outcome = happening
                 elif not is_accepted and self._is_under_way(happening):
                     is_accepted = True
                     yield Accepted()
                 if self._workflow.openai.show_jobs and (text := narration.feed(happening)):
                     yield ReasoningDelta(text)
-        words = await said(self._workflow, tree, choices=choices)
+        words = await said(self._workflow, outcome, choices=choices)
         if isinstance(words, str):
             yield TextDelta(words)
             yield Finish("stop")

@@ -12,6 +12,7 @@ from ..adapters.errors import UnsupportedParameter
 from ..adapters.events import Event
 from .components.streams import ItemStream, ModelStream, Stream, gathered, stream_in
 from .graph import action_of, component_of, default_workflow, plan
+from .jobs import Outcome
 from .outputs import hand_on, render_output
 from .references import CastError, as_text
 from .schema import ChatModelComponent, ComposeFile, TextModelComponent, Workflow, WorkflowAction
@@ -19,13 +20,12 @@ from .schema import ChatModelComponent, ComposeFile, TextModelComponent, Workflo
 _DEEPEST = 16
 
 
-async def said(workflow: Workflow, tree: Any, *, choices: int) -> Stream | str:
+async def said(workflow: Workflow, outcome: Outcome, *, choices: int) -> Stream | str:
     """The assistant's words in a workflow's outcome: a stream of them if it can be handed on, else all of them.
 
     `choices` is how many answers the client expects; a stream with another number of them is not handed on.
     """
-    if workflow.openai.output is not None:
-        tree = await render_output(workflow.openai.output, {"output": tree})
+    tree = await render_output(workflow.openai.output, {**outcome.scope, "output": outcome.tree})
     words = spoken(tree)
     if isinstance(words, ItemStream) or (isinstance(words, ModelStream) and words.choices == choices):
         return words

@@ -180,6 +180,7 @@ async def test_token_ids_are_refused() -> None:
         {"output": {"generated": "${output}", "topic": "${input.user_prompt}"}},
         {"output": {"said": "${output as text}"}},
         {"output": {"a": {"b": "${output}"}}, "openai": {"output": "${output.a.b}"}},
+        {"output": {"a": {"b": "${output}"}}, "openai": {"output": "${jobs.default.output}"}},
         {"output": "${output as stream/text}"},
     ],
 )
@@ -207,6 +208,8 @@ async def test_the_models_own_events_come_through(workflow: dict[str, Any]) -> N
         ({"output": {"n": 5}}, '{"n": 5}'),
         ({"output": "${input.nothing}"}, ""),
         ({"output": {"a": "${output}", "b": 1}, "openai": {"output": "${output.b}"}}, "1"),
+        ({"output": "x${output}", "openai": {"output": "${jobs.default.output} ${input.user_prompt}"}}, "ab Hi"),
+        ({"output": {"a": 1}, "openai": {"output": "${jobs.default.output}"}}, "ab"),
     ],
 )
 async def test_other_outputs_are_one_delta(workflow: dict[str, Any], said: str) -> None:
