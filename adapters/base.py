@@ -27,13 +27,15 @@ Prompt = str | tuple[int, ...]
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How tokens are chosen and when to stop; None leaves the choice to the model's own generation config.
 
-    `max_tokens` counts new tokens, `max_length` prompt and new ones together. `temperature` 0 is greedy, `top_k` 0 is
+    `max_tokens` counts new tokens, `max_length` prompt and new ones together; what does not fit into the context is
+    refused, or, if `is_cut_to_fit`, cut to what does. `temperature` 0 is greedy, `top_k` 0 is
     off. `logit_bias` adds to the logits of token ids. Penalties are OpenAI's (`presence`, `frequency`: subtracted from
     the logits of tokens already generated) and Hugging Face's (`repetition`: a factor, on prompt tokens as well).
     """
 
     max_tokens: int | None = None
     max_length: int | None = None
+    is_cut_to_fit: bool = False
     min_tokens: int = 0
     temperature: float | None = None
     top_p: float | None = None

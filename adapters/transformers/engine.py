@@ -142,6 +142,8 @@ class Engine:
         # An encoder-decoder has its prompt and its answer in a context each.
         is_apart = self._loaded.is_encoder_decoder
         room = context - len(self._starts) if is_apart else context - length
+        if asked is not None and request.sampling.is_cut_to_fit:
+            asked = min(asked, max(room, 1))
         if room < (1 if asked is None else asked) or (is_apart and length > context):
             raise ContextLengthExceeded.of(context, length, asked, prompt.param)
         return asked if asked is not None else min(self._loaded.defaults.max_tokens or room, room)

@@ -88,6 +88,7 @@ async def test_parameters_reach_the_model() -> None:
     request = await asked(chat(params=params), {"prompt": "Hi", "seed": "7"})
     assert request.sampling == Sampling(
         max_length=2048,
+        is_cut_to_fit=True,
         max_tokens=64,
         min_tokens=2,
         temperature=0.7,

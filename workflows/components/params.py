@@ -52,11 +52,15 @@ def rendered(params: Params, scope: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sampling_of(values: Mapping[str, Any]) -> Sampling:
-    """Rendered parameters in the adapters' words; `do_sample: false` is greedy whatever the temperature."""
+    """Rendered parameters in the adapters' words; `do_sample: false` is greedy whatever the temperature.
+
+    A file's limits are meant for prompts and models of all sizes, so they are cut to what fits into the context.
+    """
     top_k = values.get("top_k")
     return Sampling(
         max_tokens=values.get("max_output_length"),
         max_length=values.get("max_length"),
+        is_cut_to_fit="max_output_length" in values or "max_length" in values,
         min_tokens=values.get("min_output_length", 0),
         temperature=0.0 if values.get("do_sample") is False else values.get("temperature"),
         top_p=values.get("top_p"),

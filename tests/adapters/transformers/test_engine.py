@@ -175,6 +175,16 @@ async def test_what_does_not_fit_is_refused_in_openais_words(engine: Engine, len
     assert refusal.value.param == "prompt"
 
 
+async def test_a_limit_that_may_be_cut_fills_the_context(engine: Engine) -> None:
+    for limits in ({"max_tokens": 400}, {"max_tokens": None, "max_length": 400}):
+        completion = await answer(engine, text_request(is_cut_to_fit=True, **limits))
+        assert (completion.usage.total_tokens, completion.choices[0].finish_reason) == (CONTEXT_LENGTH, "length")
+    short = await answer(engine, text_request(is_cut_to_fit=True, max_tokens=5))
+    assert short.usage.completion_tokens == 5
+    with pytest.raises(ContextLengthExceeded):
+        await answer(engine, text_request(prompt_of(CONTEXT_LENGTH), is_cut_to_fit=True, max_tokens=400))
+
+
 async def test_what_just_fits_is_answered(engine: Engine) -> None:
     completion = await answer(engine, text_request(prompt_of(CONTEXT_LENGTH - 5), max_tokens=5))
     assert completion.usage.total_tokens == CONTEXT_LENGTH
