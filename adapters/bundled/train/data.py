@@ -304,16 +304,16 @@ Maker = Callable[[Random, Sources], Example]
 
 MIXTURE: tuple[tuple[float, Maker], ...] = (
     (0.30, make_knowledge),
-    (0.07, make_tone),
+    (0.09, make_tone),
     (0.05, make_role),
-    (0.18, make_text),
-    (0.12, make_arithmetic),
-    (0.09, make_recall),
-    (0.04, make_unknown),
-    (0.10, make_tools),
-    (0.03, make_no_tool),
-    (0.06, make_document),
-    (0.02, make_long),
+    (0.17, make_text),
+    (0.17, make_arithmetic),
+    (0.07, make_recall),
+    (0.03, make_unknown),
+    (0.09, make_tools),
+    (0.06, make_no_tool),
+    (0.05, make_document),
+    (0.01, make_long),
 )
 THINKING_SHARE = 0.12
 

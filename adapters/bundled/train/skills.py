@@ -98,7 +98,9 @@ def spell(random: Random, known: tuple[str, ...] = ()) -> Exchange:
 
 def drill(random: Random, known: tuple[str, ...] = ()) -> Exchange:
     """Many words of the vocabulary to upper-case or to reverse one by one, since their letters are learned by heart."""
-    chosen = [random.choice(known or words.COMMON) for _ in range(random.randint(3, 9))]
+    chosen = [
+        random.choice(known if known and random.random() < 0.4 else words.COMMON) for _ in range(random.randint(3, 9))
+    ]
     if random.random() < 0.5:
         return exchange(_asked(random, UPPER[:10], " ".join(chosen)), spelled(" ".join(chosen).upper()))
     user = random.choice(("Reverse each word: {}", "Write each word backwards: {}", "Reverse every word: {}"))
@@ -135,9 +137,11 @@ MULTIPLY = (
 
 def _operands(random: Random) -> tuple[int, int]:
     size = random.random()
-    if size < 0.25:
-        return random.randint(0, 12), random.randint(0, 12)
     if size < 0.4:
+        return random.randint(0, 12), random.randint(0, 12)
+    if size < 0.55:
+        return random.randint(0, 30), random.randint(0, 30)
+    if size < 0.7:
         pair = [random.randint(10, 99), random.randint(0, 9)]
         random.shuffle(pair)
         return pair[0], pair[1]

@@ -66,7 +66,7 @@ def code(random: Random) -> str:
 def word(random: Random, known: tuple[str, ...] = ()) -> str:
     """A word to work on: a common one, one of the known ones, a made-up one or random letters."""
     kind = random.random()
-    if kind < 0.3:
+    if kind < 0.4:
         return random.choice(COMMON)
     if kind < 0.6 and known:
         return random.choice(known)
