@@ -64,7 +64,8 @@ def chat(body: ChatBody, *, strict: bool = False) -> GenerationRequest:
         sampling=_sampling(body, body.max_completion_tokens or body.max_tokens),
         n=body.n or 1,
         logprobs=_chat_logprobs(body),
-        extra=_extra(body, strict),
+        # Changes no model's answer; a workflow may read it.
+        extra=_extra(body, strict) | ({"metadata": body.metadata} if body.metadata else {}),
     )
 
 
@@ -297,8 +298,9 @@ def _prompts(given: str | list[str] | list[int] | list[list[int]] | None) -> tup
 
 def _extra(body: Body, strict: bool) -> dict[str, Any]:
     unknown = body.model_extra or {}
-    if unknown and strict:
-        name = next(iter(unknown))[:64]
+    # `input` is what a workflow reads beside the messages.
+    if strict and (strange := [name for name in unknown if name != "input"]):
+        name = strange[0][:64]
         raise InvalidRequest(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
     if unknown:
         _log.debug("fields the server does not know: %s", ", ".join(sorted(name[:64] for name in unknown)))

@@ -228,7 +228,7 @@ def test_what_the_template_needs_reaches_it() -> None:
     [
         {"user": "u"},
         {"safety_identifier": "u"},
-        {"metadata": {"a": "b"}},
+        {"metadata": {}},
         {"store": True},
         {"service_tier": "flex"},
         {"prompt_cache_key": "k"},
@@ -244,6 +244,12 @@ def test_what_the_template_needs_reaches_it() -> None:
 )
 def test_hints_that_change_no_answer_are_accepted(hint: dict[str, Any]) -> None:
     assert chat(**hint) == chat()
+
+
+def test_input_and_metadata_are_there_for_workflows() -> None:
+    body = parse(msgspec.json.encode({"model": "m", "messages": HI, "input": {"x": 1}}), ChatBody)
+    assert decode.chat(body, strict=True).extra == {"input": {"x": 1}}
+    assert chat(metadata={"a": "b"}, unknown=1).extra == {"unknown": 1, "metadata": {"a": "b"}}
 
 
 def test_best_of_as_many_as_are_returned_is_no_choice() -> None:
