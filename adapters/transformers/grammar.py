@@ -96,7 +96,7 @@ class Matcher:
 
 
 class CallMatcher(Matcher):
-    """Lets a sequence say anything until it begins a tool call, which then has the form of a call of a tool on offer."""
+    """Lets a sequence say anything until it begins a tool call, which then is a right call of a tool on offer."""
 
     def __init__(self, matcher: LLMatcher, loaded: LoadedModel, begin: int) -> None:
         super().__init__(matcher, loaded, None)
