@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ..adapters.errors import ConfigError
+from ..adapters.errors import ConfigError, ModelNotFound
 from .references import Reference, Template
 from .schema import Action, Component, ComposeFile, Job, Workflow
 
@@ -118,6 +118,16 @@ def default_workflow(file: ComposeFile) -> Workflow | None:
     """The workflow that is meant when none is named: the one with `default: true`, or the only one."""
     defaults = [workflow for workflow in file.workflows if workflow.default] or list(file.workflows)
     return defaults[0] if len(defaults) == 1 else None
+
+
+def workflow_of(file: ComposeFile, id: str | None) -> Workflow:
+    """The workflow of that id, the default one if it is None; raises ModelNotFound."""
+    ids = {workflow.id: workflow for workflow in file.workflows}
+    found = default_workflow(file) if id is None else ids.get(id)
+    if found is None:
+        named = "there is no default workflow" if id is None else f"there is no workflow '{id[:200]}'"
+        raise ModelNotFound(f"{named}; this file has: {', '.join(ids) or 'none'}", param="workflow_id")
+    return found
 
 
 def _terminal(workflow: Workflow, dependencies: Mapping[str, frozenset[str]]) -> str:

@@ -23,7 +23,7 @@ from .components.settings import settings_of
 from .components.shell import Shell
 from .components.workflow import SubWorkflow
 from .given import accepted, laid_over
-from .graph import default_workflow, plan
+from .graph import plan, workflow_of
 from .inputs import inputs_of
 from .jobs import Task
 from .run import Run, is_nested
@@ -99,12 +99,7 @@ class Runner:
 
     def workflow(self, id: str | None = None) -> Workflow:
         """The workflow of that id, the default one if it is None; raises ModelNotFound."""
-        ids = {workflow.id: workflow for workflow in self.file.workflows}
-        found = default_workflow(self.file) if id is None else ids.get(id)
-        if found is None:
-            named = "there is no default workflow" if id is None else f"there is no workflow '{id[:200]}'"
-            raise ModelNotFound(f"{named}; this file has: {', '.join(ids) or 'none'}", param="workflow_id")
-        return found
+        return workflow_of(self.file, id)
 
     def run(
         self,
