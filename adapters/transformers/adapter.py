@@ -21,7 +21,7 @@ from .settings import ModelSettings
 
 logger = logging.getLogger(__name__)
 
-RESTART_PATIENCE = 20.0
+RESTART_PATIENCE = 60.0
 """Seconds that a request waits for an engine that is being started again."""
 
 STEADY_SECONDS = 60.0

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..base import GenerationRequest, ModelCounters, Sampling
-from ..errors import ComposeError, ContextLengthExceeded, InvalidRequest, ModelUnavailable
+from ..errors import ComposeError, ContextLengthExceeded, InvalidRequest, ModelUnavailable, UnsupportedParameter
 from ..events import Accepted, Event, FinishReason, Usage
 from .forward import Forward, decoder_start
 from .grammar import GrammarCompiler
@@ -99,6 +99,9 @@ class Engine:
     # What comes in
 
     def _prepare(self, id: int, request: GenerationRequest) -> Request:
+        if self._loaded.is_encoder_decoder and request.echo and request.logprobs is not None:
+            why = "an encoder-decoder gives its prompt's tokens no probabilities; leave out 'logprobs'"
+            raise UnsupportedParameter.named("echo", why)
         prompts = self._prompts.build(request)
         self._check_token_ids(request, prompts)
         accepted = Request(id, request, sum(len(prompt.token_ids) for prompt in prompts))

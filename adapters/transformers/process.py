@@ -21,6 +21,7 @@ import zmq
 
 from ..base import ModelState
 from ..errors import ComposeError, ModelUnavailable
+from .hub import ModelFiles, local_folder
 from .messages import Cancel, FromEngine, Launch, State, Step, Submit, ToEngine
 
 if TYPE_CHECKING:
@@ -96,8 +97,14 @@ def serve(engine: Engine, line: Line) -> NoReturn:
 
 def _load(settings: ModelSettings, line: Line) -> Engine | None:
     """The engine, ready to serve; None, and the server told why, if there can be none."""
-    line.send(State(ModelState("loading", "starting PyTorch")))
+
+    def report(state: ModelState) -> None:
+        line.send(State(state))
+
     try:
+        if local_folder(settings.source) is not None:
+            ModelFiles(settings, report)  # says at once what `load` would say after PyTorch's seconds
+        report(ModelState("loading", "starting PyTorch"))
         import torch
 
         from .engine import Engine
@@ -105,7 +112,7 @@ def _load(settings: ModelSettings, line: Line) -> Engine | None:
 
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(_cores())
-        loaded = load(settings, lambda state: line.send(State(state)))
+        loaded = load(settings, report)
         engine = Engine(loaded, settings.max_concurrent_count)
     except ComposeError as error:
         failure = error

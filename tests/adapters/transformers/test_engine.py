@@ -10,7 +10,7 @@ from engines import PROMPT, answer, loaded, run, text_request, whole
 from tiny_models import CONTEXT_LENGTH, FAMILIES, TinyModel
 
 from modelcompose.adapters.base import ModelCounters, RegexConstraint
-from modelcompose.adapters.errors import ContextLengthExceeded, InvalidRequest, ModelUnavailable
+from modelcompose.adapters.errors import ContextLengthExceeded, InvalidRequest, ModelUnavailable, UnsupportedParameter
 from modelcompose.adapters.events import Accepted, Completion, Finish, Usage
 from modelcompose.adapters.transformers.engine import Engine
 from modelcompose.adapters.transformers.forward import Forward, State
@@ -194,6 +194,8 @@ async def test_an_encoder_decoder_has_a_context_for_each_side(tiny_model: TinyMo
     engine = Engine(loaded(tiny_model("blenderbot")), 2)
     completion = await answer(engine, text_request(prompt_of(250), max_tokens=200))
     assert completion.usage == Usage(250, 200)
+    with pytest.raises(UnsupportedParameter, match="'echo' is not supported"):
+        await answer(engine, text_request(echo=True, logprobs=1))
     with pytest.raises(ContextLengthExceeded):
         await answer(engine, text_request(prompt_of(300), max_tokens=2))
 
