@@ -14,9 +14,9 @@ import uvicorn
 from composing import runner
 from scripted import ScriptedAdapter
 
+from modelcompose.adapters.sse import EventDecoder, ServerEvent
 from modelcompose.server.app import create_app
 from modelcompose.server.settings import Settings
-from modelcompose.workflows.components.sse import EventDecoder, ServerEvent
 from modelcompose.workflows.model import workflow_models
 from modelcompose.workflows.runs import WorkflowRuns
 

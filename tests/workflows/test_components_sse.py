@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelcompose.workflows.components.items import BrokenStream, ItemDecoder, said, usage_of
-from modelcompose.workflows.components.sse import EventDecoder, Lines, ServerEvent
+from modelcompose.adapters.sse import EventDecoder, Lines, ServerEvent
+from modelcompose.adapters.upstream import said, usage_of
+from modelcompose.workflows.components.items import BrokenStream, ItemDecoder
 
 STREAM = (
     "\ufeff: a comment\n"

@@ -13,10 +13,11 @@ import msgspec
 
 from ...adapters.errors import ConfigError, UpstreamError
 from ...adapters.events import Usage
+from ...adapters.upstream import said, usage_of
 from ..references import as_text
 from ..schema import HttpAction, Retry, render_deep
 from .call import Call, Meter
-from .items import BrokenStream, ItemDecoder, is_json, parsed, said, usage_of
+from .items import BrokenStream, ItemDecoder, is_json, parsed
 from .streams import Form, ItemStream
 
 LONGEST_ERROR = 2000

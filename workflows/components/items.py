@@ -1,4 +1,4 @@
-"""What the body of an HTTP answer says: the items of a stream, errors, tokens. Pure."""
+"""What the body of an HTTP answer says: the items of a stream, and errors. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from ...adapters.events import Usage
-from .sse import EventDecoder, Lines, ServerEvent
+from ...adapters.sse import EventDecoder, Lines, ServerEvent
+from ...adapters.upstream import DONE, said
 from .streams import Form
-
-DONE = "[DONE]"
-"""What OpenAI's servers send after the last item."""
 
 
 class BrokenStream(ValueError):
@@ -86,26 +83,3 @@ def parsed(text: str) -> Any:
 def is_json(kind: str) -> bool:
     """Whether this content type is that of one JSON value."""
     return kind.endswith(("/json", "+json"))
-
-
-def said(text: str) -> str:
-    """The message in an error of OpenAI's or FastAPI's form, or the text as it is."""
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    match body:
-        case {"error": {"message": str(message)}} | {"error": str(message)} | {"message": str(message)}:
-            return message
-        case {"detail": str(message)}:
-            return message
-    return text
-
-
-def usage_of(answer: Any) -> Usage | None:
-    """The tokens that an answer of one of OpenAI's forms says it took."""
-    match answer:
-        case {"usage": {"prompt_tokens": int(prompt), **rest}}:
-            completion = rest.get("completion_tokens")
-            return Usage(prompt, completion if isinstance(completion, int) else 0)
-    return None
