@@ -10,30 +10,52 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..adapters.base import ModelCard
+from ..adapters.runs import InputCard, Runs
+from ..workflows import library
 
 PROMPT = "Explain quantum computing in simple terms."
 
 
-def announcement(url: str, cards: Sequence[ModelCard], seconds: float, *, has_key: bool) -> Iterator[tuple[str, str]]:
+def greeting(version: str, files: Sequence[Path], models: Sequence[str]) -> str:
+    """The line for the start: what is read, and what has to be loaded."""
+    read = " and ".join(str(file) for file in files)
+    loading = f"is loading {', '.join(models)}" if models else "is starting"
+    return f"model-compose {version} {loading}" + (f" for {read}" if read else "") + " ..."
+
+
+def announcement(
+    url: str, cards: Sequence[ModelCard], seconds: float, *, has_key: bool, runs: Runs | None = None
+) -> Iterator[tuple[str, str]]:
     """The lines, each with its style; `url` is the server's, without `/v1`; one of `cards` at least is not failed."""
+    workflows = {} if runs is None else {each.model: each for each in runs.workflows()}
     usable = [card for card in cards if card.state.phase != "failed"]
     yield "", ""
     yield f"Ready after {seconds:.1f} s: {url}/v1", "bold green"
     yield "", ""
     width = max(len(card.id) for card in usable)
     for card in usable:
-        yield f"  {card.id:{width}}  {_facts(card)}", ""
+        about = f"workflow  {workflows[card.id].title or ''}" if card.id in workflows else _facts(card)
+        yield f"  {card.id:{width}}  {about}".rstrip(), ""
     yield "", ""
     yield "Try it in another terminal:", ""
     yield "", ""
     yield f"  {curl_line(url, usable[0].id, has_key=has_key)}", "cyan"
-    if (command := _own_name()) is not None:
+    command = _own_name()
+    if command is not None and runs is not None:
+        yield "", ""
+        yield f"  {command} {run_line(runs)}", "cyan"
+    if command is not None:
         yield "", ""
         yield f"  {command} chat" + ("" if url.endswith(":8080") else f" --url {url}/v1"), "cyan"
     yield "", ""
+    if runs is None:
+        yield "Workflows that come with the program, to be served with -f NAME:", ""
+        yield "", ""
+        yield from ((f"  {name:22} {library.about(name)}", "") for name in library.names())
+        yield "", ""
     if has_key:
         yield "Clients need the key; the lines above take it from the environment variable MODEL_COMPOSE_API_KEY.", ""
-    yield "Ctrl-C stops the server.", ""
+    yield "Ctrl-C or 'model-compose down' stops the server.", ""
 
 
 def curl_line(url: str, model: str, *, has_key: bool) -> str:
@@ -42,6 +64,21 @@ def curl_line(url: str, model: str, *, has_key: bool) -> str:
     words = ["curl", "-N", f"{url}/v1/chat/completions", "-H", "Content-Type: application/json"]
     key = ' -H "Authorization: Bearer $MODEL_COMPOSE_API_KEY"' if has_key else ""
     return f"{shlex.join(words)}{key} -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
+
+
+def run_line(runs: Runs) -> str:
+    """The arguments that run the default workflow, or the first one."""
+    cards = runs.workflows()
+    chosen = next((card for card in cards if card.default), cards[0])
+    given = {each.name: _example(each) for each in runs.inputs(chosen.workflow_id) if each.required}
+    words = ["run", *([] if chosen.default else [chosen.workflow_id])]
+    return shlex.join([*words, *(["--input", json.dumps(given, ensure_ascii=False)] if given else [])])
+
+
+def _example(each: InputCard) -> object:
+    """A value of an input's type."""
+    examples: dict[str, object] = {"number": 0.7, "integer": 1, "boolean": True, "list": [], "object": {}}
+    return examples.get(each.type, PROMPT)
 
 
 def _facts(card: ModelCard) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from .. import __version__
 from ..adapters.errors import ComposeError
+from ..workflows.tree import ConfigErrors
+
+if TYPE_CHECKING:
+    from .compose_files import ComposeOptions
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
@@ -49,9 +53,12 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command that the arguments name; an error meant for the user is one line and exit code 2."""
+    """Run the command that the arguments name; errors meant for the user are a line each and exit code 2."""
     try:
         app()
+    except ConfigErrors as error:
+        typer.echo(error.message, err=True)
+        raise SystemExit(2) from None
     except ComposeError as error:
         typer.echo(f"model-compose: {error.message}", err=True)
         raise SystemExit(2) from None
@@ -74,6 +81,10 @@ def options_of_every_command(
 
 @app.command()
 def up(  # noqa: PLR0913 (an option is a parameter)
+    file: Files = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when the server is ready, and leave it running.")
+    ] = False,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,13 +92,27 @@ def up(  # noqa: PLR0913 (an option is a parameter)
             "-m",
             metavar="MODEL",
             help="A Hugging Face id (org/name) or a folder, or NAME=either to choose the name; several if repeated. "
-            "Without it, the small model that comes with the program, as 'bundled'.",
+            "Without it and without a compose file, the small model that comes with the program, as 'bundled'.",
         ),
     ] = None,
+    workflow: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Serve only this workflow of the compose file, and load only what it needs."),
+    ] = None,
+    env: Variables = None,
+    env_file: EnvFiles = None,
     host: Annotated[
-        str, typer.Option(help="The address to listen on; 0.0.0.0 for all of this machine's.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 for any free one.")] = 8080,
+        str | None,
+        typer.Option(
+            help="The address to listen on; 0.0.0.0 for all of this machine's. [default: the compose file's, 127.0.0.1]"
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="The port to listen on; 0 for any free one. [default: the compose file's, or 8080]"
+        ),
+    ] = None,
     api_key: Key = None,
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="The numbers to compute with.")] = "auto",
@@ -107,13 +132,13 @@ def up(  # noqa: PLR0913 (an option is a parameter)
         bool, typer.Option("--stop-with-stdin", help="Stop when standard input ends, for programs that start this one.")
     ] = False,
 ) -> None:
-    """Serve models until Ctrl-C.
+    """Serve the compose file of this folder, and models, until Ctrl-C.
 
-    A hub model that is gated or private needs an access token in the environment variable HF_TOKEN.
+    How models are loaded (--device to --cache-dir) is also for those of the compose file that leave it open. A hub
+    model that is gated or private needs an access token in the environment variable HF_TOKEN.
     """
     from ..adapters.transformers.settings import ModelSettings
-    from .sources import BUNDLED, settings_of
-    from .up import UpOptions, run
+    from .plan import UpOptions
 
     common = ModelSettings(
         name="",
@@ -127,14 +152,56 @@ def up(  # noqa: PLR0913 (an option is a parameter)
         cache_dir=str(cache_dir) if cache_dir else None,
     )
     options = UpOptions(
-        models=tuple(settings_of(model or [BUNDLED], common)),
+        models=tuple(model or ()),
+        common=common,
+        compose=_compose(file, env, env_file),
+        workflow=workflow,
         host=host,
         port=port,
         api_key=api_key or None,
         log_level=log_level,
         stop_with_stdin=stop_with_stdin,
     )
+    if detach:
+        from .detach import run as run_detached
+
+        raise typer.Exit(run_detached(options))
+    from .up import run
+
     raise typer.Exit(run(options))
+
+
+@app.command()
+def down(file: Files = None) -> None:
+    """Stop the server of this folder."""
+    from .down import run
+
+    raise typer.Exit(run(_compose(file)))
+
+
+@app.command()
+def ps(
+    file: Files = None,
+    all_folders: Annotated[bool, typer.Option("--all", "-a", help="The servers of all folders.")] = False,
+) -> None:
+    """List the servers of this folder that run, with the state of their models."""
+    from .ps import run
+
+    raise typer.Exit(run(_compose(file), is_everywhere=all_folders))
+
+
+@app.command()
+def logs(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as long as the server runs.")] = False,
+    lines: Annotated[
+        int | None, typer.Option("--lines", "-n", min=0, metavar="N", help="Only the last so many lines.")
+    ] = None,
+    file: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="The compose file of the server.")] = None,
+) -> None:
+    """Show what the server of this folder said, if it was started with 'up -d'."""
+    from .logs import run
+
+    raise typer.Exit(run(_compose(file), follows=follow, lines=lines))
 
 
 @app.command()
@@ -173,11 +240,17 @@ def validate(
     env_file: EnvFiles = None,
 ) -> None:
     """Check a compose file: say what it offers, or everything that is wrong with it (exit code 2)."""
-    from .compose_files import ComposeOptions
     from .validate import run
 
-    options = ComposeOptions(files=tuple(file or ()), env=tuple(env or ()), env_files=tuple(env_file or ()))
-    raise typer.Exit(run(options))
+    raise typer.Exit(run(_compose(file, env, env_file)))
+
+
+def _compose(
+    files: list[Path] | None, env: list[str] | None = None, env_files: list[Path] | None = None
+) -> ComposeOptions:
+    from .compose_files import ComposeOptions
+
+    return ComposeOptions(files=tuple(files or ()), env=tuple(env or ()), env_files=tuple(env_files or ()))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ..adapters.errors import ConfigError
 from ..workflows import library
-from ..workflows.load import Compose, load
 from ..workflows.tree import suggestion
+
+if TYPE_CHECKING:
+    from ..workflows.load import Compose
 
 FILE_NAMES = ("model-compose.yml", "model-compose.yaml")
 
@@ -29,11 +32,29 @@ class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(options: ComposeOptions) -> Compose:
     """The compose file that is meant; raises ConfigError."""
-    files = tuple(map(named, options.files)) or files_in(Path())
-    if not files:
+    compose = read_if_there(options)
+    if compose is None:
         raise ConfigError(f"there is no {FILE_NAMES[0]} in {Path().absolute()}; name a file with -f")
+    return compose
+
+
+def read_if_there(options: ComposeOptions) -> Compose | None:
+    """The compose file that is meant; None if none is named and none lies in the folder. Raises ConfigError."""
+    files = paths_of(options)
+    if not files:
+        if options.env or options.env_files:
+            raise ConfigError(f"-e and --env-file are for a compose file, and there is none in {Path().absolute()}")
+        return None
+    # Pydantic is of no use to those who have no compose file.
+    from ..workflows.load import load
+
     env = {**os.environ, **variables(options.env, os.environ)}
     return load(files, env=env, env_files=options.env_files)
+
+
+def paths_of(options: ComposeOptions) -> tuple[Path, ...]:
+    """The files that are meant, which may not be there; none if none is named and none lies in the folder."""
+    return tuple(map(named, options.files)) or files_in(Path())
 
 
 def named(file: Path) -> Path:

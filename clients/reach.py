@@ -59,7 +59,7 @@ def wait_until_ready(url: str, model: str, loading: Loading, still_runs: Callabl
     misses = 0
     while misses < MISSES_BEFORE_GIVING_UP:
         still_runs()
-        if (cards := _cards(url)) is None:
+        if (cards := conditions(url)) is None:
             misses += 1
             time.sleep(SECONDS_BETWEEN_LOOKS)
             continue
@@ -73,7 +73,7 @@ def wait_until_ready(url: str, model: str, loading: Loading, still_runs: Callabl
     raise ModelUnavailable(f"no server answers at {url} any more")
 
 
-def _cards(url: str) -> Sequence[ModelCard] | None:
+def conditions(url: str) -> Sequence[ModelCard] | None:
     """The states of the models as `/health` tells them, none if it does not; None if nothing answers."""
     try:
         response = httpx2.get(f"{url.removesuffix('/v1')}/health", timeout=SECONDS_TO_CONNECT)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Generator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+import psutil
 
 from .. import __version__
-from ..adapters.transformers.adapter import TransformersAdapter
-from ..adapters.transformers.settings import ModelSettings
-from .announce import announcement
+from .announce import announcement, greeting
 from .console import Console, configure_logging, open_console
 from .listen import is_loopback, listen, url_of
+from .offer import Offer, open_offer
+from .plan import Plan, UpOptions, plan_of
+from .running import RunningServer, noted, project_of
 
 if TYPE_CHECKING:
     import socket
@@ -35,45 +38,52 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 0}
 NO_MODEL_LEFT = 2
 
 
-class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What to serve, where and to whom; see the options of `model-compose up`."""
-
-    models: tuple[ModelSettings, ...]
-    host: str
-    port: int
-    api_key: str | None
-    log_level: str
-    stop_with_stdin: bool
-
-
 def run(options: UpOptions) -> int:
     """Serve until Ctrl-C (exit code 130), SIGTERM or the end of standard input (0), or until every model failed (2).
 
-    Raises ConfigError if the address cannot be had.
+    Raises ConfigError for a wrong compose file, and if the address cannot be had.
     """
     began = time.monotonic()
     console = open_console()
     configure_logging(console, options.log_level)
-    with listen(options.host, options.port) as sockets:
+    plan = plan_of(options)
+    with listen(plan.host, plan.port) as sockets:
+        note = nullcontext() if options.stop_with_stdin else noted(_note(options, plan, sockets))
         try:
-            return asyncio.run(_serve(options, sockets, console, began))
+            with note:
+                return asyncio.run(_serve(options, plan, sockets, console, began))
         except KeyboardInterrupt:  # the second Ctrl-C
             return EXIT_CODES[signal.SIGINT]
 
 
-async def _serve(options: UpOptions, sockets: list[socket.socket], console: Console, began: float) -> int:
+def _note(options: UpOptions, plan: Plan, sockets: Sequence[socket.socket]) -> RunningServer:
+    folder, files = project_of(() if plan.compose is None else plan.compose.paths)
+    return RunningServer(
+        pid=os.getpid(),
+        started=psutil.Process().create_time(),
+        url=url_of(plan.host, sockets),
+        folder=folder,
+        working_dir=str(Path.cwd()),
+        files=files,
+        base_path=None if plan.compose is None else plan.base_path,
+        workflows=plan.workflows,
+        log=None if options.log is None else str(options.log),
+    )
+
+
+async def _serve(options: UpOptions, plan: Plan, sockets: list[socket.socket], console: Console, began: float) -> int:
     stop = _told_to_stop(console, with_stdin=options.stop_with_stdin)
-    _greet(options, sockets, console)
     async with AsyncExitStack() as opened:
-        adapters = [await opened.enter_async_context(TransformersAdapter(each)) for each in options.models]
+        offer = await open_offer(plan.models, plan.compose, plan.common, opened)
+        _greet(plan, offer, sockets, console)
         # In a thread, because the engines start in this loop while fastapi is being imported.
-        server = await asyncio.to_thread(_http_server, adapters, options)
+        server = await asyncio.to_thread(_http_server, offer, plan)
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets))
-            loading = tasks.create_task(_load(adapters, console))
+            loading = tasks.create_task(_load(offer, console))
             first: list[asyncio.Future[Any]] = [stop, loading]
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-            if not stop.done() and not _announce(loading.result(), options, sockets, console, began):
+            if not stop.done() and not _announce(offer, plan, sockets, console, began):
                 stop.set_result(NO_MODEL_LEFT)
             exit_code = await stop
             loading.cancel()
@@ -110,15 +120,14 @@ def _told_to_stop(console: Console, *, with_stdin: bool) -> asyncio.Future[int]:
     return stop
 
 
-def _greet(options: UpOptions, sockets: Sequence[socket.socket], console: Console) -> None:
-    console.say(f"model-compose {__version__} is loading " + ", ".join(model.name for model in options.models) + " ...")
-    if not is_loopback(sockets) and options.api_key is None:
-        console.say(
-            f"Everyone who reaches {options.host} can use this server; --api-key asks them for a key.", "yellow"
-        )
+def _greet(plan: Plan, offer: Offer, sockets: Sequence[socket.socket], console: Console) -> None:
+    files = () if plan.compose is None else plan.compose.paths
+    console.say(greeting(__version__, files, [card.id for adapter in offer.local for card in adapter.cards()]))
+    if not is_loopback(sockets) and not plan.api_keys:
+        console.say(f"Everyone who reaches {plan.host} can use this server; --api-key asks them for a key.", "yellow")
 
 
-def _http_server(adapters: Sequence[TransformersAdapter], options: UpOptions) -> uvicorn.Server:
+def _http_server(offer: Offer, plan: Plan) -> uvicorn.Server:
     import uvicorn
 
     from ..server.app import create_app
@@ -129,7 +138,7 @@ def _http_server(adapters: Sequence[TransformersAdapter], options: UpOptions) ->
         def capture_signals(self) -> Generator[None]:
             yield  # they are taken care of here
 
-    app = create_app(adapters, Settings(api_keys=(options.api_key,) if options.api_key else ()))
+    app = create_app(offer.models, Settings(api_keys=plan.api_keys, base_path=plan.base_path), offer.runs)
     config = uvicorn.Config(
         app,
         ws="none",
@@ -143,25 +152,25 @@ def _http_server(adapters: Sequence[TransformersAdapter], options: UpOptions) ->
     return Server(config)
 
 
-async def _load(adapters: Sequence[TransformersAdapter], console: Console) -> list[ModelCard]:
+async def _load(offer: Offer, console: Console) -> None:
     """Show how far the models are until all of them are ready or have failed."""
     with console.loading() as loading:
         while True:
-            cards = [card for adapter in adapters for card in adapter.cards()]
+            cards = [card for adapter in offer.local for card in adapter.cards()]
             loading.update(cards)
             if all(card.state.phase != "loading" for card in cards):
-                return cards
+                return
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def _announce(
-    cards: Sequence[ModelCard], options: UpOptions, sockets: Sequence[socket.socket], console: Console, began: float
-) -> bool:
+def _announce(offer: Offer, plan: Plan, sockets: Sequence[socket.socket], console: Console, began: float) -> bool:
     """Say what is served; whether there is anything. Why a model is not, its adapter has logged."""
+    cards: list[ModelCard] = [card for adapter in offer.models for card in adapter.cards()]
     if all(card.state.phase == "failed" for card in cards):
         console.say("model-compose: no model could be loaded, so there is nothing to serve", "red")
         return False
-    url = url_of(options.host, sockets)
-    for text, style in announcement(url, cards, time.monotonic() - began, has_key=options.api_key is not None):
+    url = url_of(plan.host, sockets)
+    lines = announcement(url, cards, time.monotonic() - began, has_key=bool(plan.api_keys), runs=offer.runs)
+    for text, style in lines:
         console.say(text, style)
     return True

@@ -25,9 +25,9 @@ class RunBody(BaseModel):
     stream: Annotated[
         bool | None,
         Field(
-            description="True sends a text piece by piece, whatever the file says, and news: of the jobs (`event: job`) "
-            "and of what the pieces are (`event: output`). False sends everything at the end. If left out, the "
-            "workflow decides."
+            description="True sends a text piece by piece, whatever the file says, and news: of the jobs "
+            "(`event: job`) and of what the pieces are (`event: output`). False sends everything at the end. "
+            "If left out, the workflow decides."
         ),
     ] = None
 

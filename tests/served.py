@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +24,13 @@ from modelcompose.adapters.bundled import MODEL_FOLDER
 
 ROOT = Path(__file__).parent.parent
 COMMAND = (sys.executable, "-m", "modelcompose.clients.cli")
+STATE = tempfile.TemporaryDirectory(prefix="model-compose-", ignore_cleanup_errors=True)
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if name != "MODEL_COMPOSE_API_KEY"},
     "PYTHONPATH": str(ROOT / "typings"),
     "HF_HUB_OFFLINE": "1",
+    # So that no command finds a server that is not the tests' own.
+    "XDG_STATE_HOME": STATE.name,
     # Threads that wait for each other are slow beyond measure where the cores have other work as well.
     "OMP_NUM_THREADS": "1",
 }

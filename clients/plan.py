@@ -1,0 +1,91 @@
+"""What `up` is asked to do, and what that comes to together with the compose file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..adapters.transformers.settings import ModelSettings
+from .compose_files import ComposeOptions, read_if_there
+from .sources import BUNDLED, settings_of
+
+if TYPE_CHECKING:
+    from ..workflows.load import Compose
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8080
+
+
+class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """See the options of `model-compose up`; `host` and `port` None are the compose file's.
+
+    `common` says how models are loaded, `log` is the file that this process's output goes to if nobody watches it.
+    """
+
+    models: tuple[str, ...] = ()
+    common: ModelSettings = ModelSettings(name="", source="")
+    compose: ComposeOptions = ComposeOptions()
+    workflow: str | None = None
+    host: str | None = None
+    port: int | None = None
+    api_key: str | None = None
+    log_level: str = "info"
+    stop_with_stdin: bool = False
+    log: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is settled before anything is opened."""
+
+    models: tuple[ModelSettings, ...]
+    common: ModelSettings
+    compose: Compose | None
+    host: str
+    port: int
+    api_keys: tuple[str, ...]
+    base_path: str
+
+    @property
+    def workflows(self) -> tuple[str, ...]:
+        """The names that the workflows have as models."""
+        if self.compose is None:
+            return ()
+        from ..workflows.model import model_name
+
+        return tuple(map(model_name, self.compose.file.workflows))
+
+
+def plan_of(options: UpOptions) -> Plan:
+    """What is to be served, and where; raises ConfigError."""
+    compose = read_if_there(options.compose)
+    key = (options.api_key,) if options.api_key else ()
+    if compose is None:
+        return Plan(
+            models=tuple(settings_of(options.models or [BUNDLED], options.common)),
+            common=options.common,
+            compose=None,
+            host=options.host or DEFAULT_HOST,
+            port=DEFAULT_PORT if options.port is None else options.port,
+            api_keys=key,
+            base_path="",
+        )
+    controller = compose.file.controller
+    return Plan(
+        models=tuple(settings_of(options.models, options.common)),
+        common=options.common,
+        compose=compose if options.workflow is None else _only(compose, options.workflow),
+        host=options.host or controller.host,
+        port=controller.port if options.port is None else options.port,
+        api_keys=(*key, *controller.api_keys),
+        base_path=controller.base_path,
+    )
+
+
+def _only(compose: Compose, workflow: str) -> Compose:
+    from ..workflows.needed import needed_by
+
+    return compose._replace(file=needed_by(workflow, compose.file))
