@@ -1,0 +1,222 @@
+"""Models of servers that speak OpenAI's API: told of as events, or relayed as they come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from ..base import GenerationRequest, ModelCard, ModelCounters, ModelState
+from ..errors import InvalidRequest, ModelNotFound, ModelUnavailable
+from ..events import Accepted, Event, Usage
+from ..relay import RelayRequest, Route
+from .body import body_of
+from .decode import StreamDecoder
+from .pool import Asking, Pool
+from .relay import StreamRelay, whole_answer
+from .replica import UpstreamModel
+from .settings import UpstreamSettings
+
+
+class UpstreamAdapter:
+    """The models of several servers that have the same ones, or of a single server.
+
+    Entering the context starts to look at the servers and returns at once; `ready` waits until they have answered.
+    `waiting` is what the models are doing while there is no server (`pool.add`) for them yet.
+    """
+
+    def __init__(self, settings: UpstreamSettings) -> None:
+        self._settings = settings
+        self._created = int(time.time())
+        self._counters: dict[str, ModelCounters] = {}
+        self._known: dict[str, UpstreamModel] = {}
+        self.pool = Pool(settings)
+        self.waiting = ModelState("loading", "its server is not there yet")
+
+    async def __aenter__(self) -> Self:
+        await self.pool.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.pool.__aexit__(kind, error, traceback)
+
+    async def ready(self) -> None:
+        """Wait until every server was looked at; raises ModelUnavailable if there is no model to be had."""
+        await self.pool.known()
+        cards = self.cards()
+        if not any(card.state.phase == "ready" for card in cards):
+            raise ModelUnavailable(cards[0].state.detail if cards else self._condition(None).detail)
+
+    # Models
+
+    def cards(self) -> Sequence[ModelCard]:
+        """The models under the names they have here, as they are now."""
+        return [self._card(name, model) for name, model in self._names().items()]
+
+    def _names(self) -> dict[str, str]:
+        """The servers' names of the models, by the names they have here."""
+        settings = self._settings
+        if settings.model is None:
+            # A model that was there once is known for good, so that it is found while its server is away.
+            self._known |= {id: model for replica in self.pool.replicas for id, model in replica.models.items()}
+            names = {id: id for id in self._known}
+        else:
+            names = {settings.name or settings.model: settings.model}
+        return names | settings.aliases
+
+    def _card(self, name: str, model: str) -> ModelCard:
+        found = next((replica.models[model] for replica in self.pool.replicas if model in replica.models), None)
+        counters = self._counters.get(name, ModelCounters())
+        state = self._condition(model)
+        if found is None:
+            return ModelCard(id=name, created=self._created, state=state, counters=counters)
+        return ModelCard(
+            id=name,
+            created=found.created or self._created,
+            owned_by=found.owned_by or "vllm",
+            context_length=found.max_model_len,
+            state=state,
+            counters=counters,
+        )
+
+    def _condition(self, model: str | None) -> ModelState:
+        """What a model's servers do, all of them together."""
+        replicas = self.pool.replicas
+        if not replicas:
+            return self.waiting
+        up = [replica for replica in replicas if replica.condition == "up"]
+        having = [replica for replica in up if model in replica.models]
+        if having:
+            return ModelState("ready", "" if len(replicas) == 1 else f"{len(having)} of {len(replicas)} servers")
+        if any(replica.condition == "unknown" for replica in replicas):
+            return ModelState("loading", f"looking for {replicas[0].url}")
+        if up:
+            there = ", ".join(sorted(up[0].models)[:20]) or "none"
+            return ModelState("failed", f"{up[0].url} has no model '{model}'; it has: {there}")
+        return ModelState("failed", f"{replicas[0].url} does not answer: {replicas[0].reason}")
+
+    def _upstream_name(self, name: str) -> str:
+        found = self._names().get(name)
+        if found is None:
+            raise ModelNotFound(f"no model '{name}' here", param="model")
+        if not self.pool.replicas:
+            raise ModelUnavailable(f"{name} is not available: {self.waiting.detail}", retry_after=5)
+        return found
+
+    # Answers
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """The answer's events, `Accepted` first; raises what `Pool.pieces` does, and UnsupportedParameter."""
+        model = self._upstream_name(request.model)
+        route: Route = "chat/completions" if request.is_chat else "completions"
+        asking = Asking(model=model, route=route, body=body_of(request, model), is_stream=True)
+        decoder = StreamDecoder(request.n * max(1, len(request.prompts)), is_chat=request.is_chat)
+        with _Counting(self._counters, request.model) as counting:
+            is_accepted = False
+            async with aclosing(self.pool.pieces(asking)) as pieces:
+                async for piece in pieces:
+                    if not is_accepted:
+                        is_accepted = True
+                        yield Accepted()
+                    for event in decoder.feed(piece):
+                        if isinstance(event, Usage):
+                            counting.complete(event)
+                        yield event
+            for event in decoder.finish():
+                if isinstance(event, Usage):
+                    counting.complete(event)
+                yield event
+
+    def relay(self, request: RelayRequest) -> RelayedAnswer:
+        """The answer to a request that is handed on as it is; raises ModelNotFound, ModelUnavailable."""
+        model = self._upstream_name(request.model)
+        body = request.body if model == request.model else renamed(request.body, model)
+        asking = Asking(
+            model=model, route=request.route, body=body, is_stream=request.is_stream, headers=request.headers
+        )
+        return RelayedAnswer(self.pool, asking, request.model, self._counters)
+
+
+class RelayedAnswer:
+    """An answer on its way from a server to a client that calls the model `name`."""
+
+    def __init__(self, pool: Pool, asking: Asking, name: str, counters: dict[str, ModelCounters]) -> None:
+        self._pool = pool
+        self._asking = asking
+        self._name = name
+        self._new_name = None if name == asking.model else name
+        self._counters = counters
+        self.usage: Usage | None = None
+
+    def pieces(self) -> AsyncGenerator[bytes, None]:
+        """See `Relayed`."""
+        return self._stream() if self._asking.is_stream else self._whole()
+
+    async def _stream(self) -> AsyncGenerator[bytes, None]:
+        relay = StreamRelay(self._new_name)
+        with _Counting(self._counters, self._name) as counting:
+            async with aclosing(self._pool.pieces(self._asking)) as pieces:
+                async for piece in pieces:
+                    if not piece:
+                        yield b""
+                    elif events := relay.feed(piece):
+                        yield events
+                    if relay.failure is not None:
+                        raise relay.failure
+            if end := relay.finish():
+                yield end
+            self.usage = relay.usage
+            counting.complete(self.usage)
+
+    async def _whole(self) -> AsyncGenerator[bytes, None]:
+        with _Counting(self._counters, self._name) as counting:
+            async with aclosing(self._pool.pieces(self._asking)) as pieces:
+                body = b"".join([piece async for piece in pieces])
+            answer, self.usage = whole_answer(body, self._new_name)
+            counting.complete(self.usage)
+            yield answer
+
+
+class _Counting:
+    """Counts one request to a model while it lasts."""
+
+    def __init__(self, counters: dict[str, ModelCounters], name: str) -> None:
+        self._counters = counters
+        self._name = name
+        self._is_complete = False
+
+    def __enter__(self) -> Self:
+        self._add(requests=1, running=1)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        is_cancelled = not self._is_complete and (error is None or not isinstance(error, Exception))
+        self._add(running=-1, cancelled=int(is_cancelled))
+
+    def complete(self, usage: Usage | None) -> None:
+        """The answer is there, and has taken so many tokens."""
+        self._is_complete = True
+        if usage is not None:
+            self._add(prompt_tokens=usage.prompt_tokens, generated_tokens=usage.completion_tokens)
+
+    def _add(self, **counts: int) -> None:
+        now = self._counters.get(self._name, ModelCounters())
+        more = {name: getattr(now, name) + count for name, count in counts.items()}
+        self._counters[self._name] = msgspec.structs.replace(now, **more)
+
+
+def renamed(body: bytes, model: str) -> bytes:
+    """A request with another model's name in it and everything else as it was."""
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest("The body of the request must be a JSON object.") from error
+    return msgspec.json.encode(fields | {"model": msgspec.Raw(msgspec.json.encode(model))})

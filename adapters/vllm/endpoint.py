@@ -1,0 +1,131 @@
+"""One upstream server: where it is, and the connections to it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from ...adapters.errors import ConfigError
+from .connection import Connection, Patience
+from .troubles import Broken, Unreachable
+
+SECONDS_FREE = 60.0
+"""A connection that was unused for so long is not used again; something between may have forgotten it."""
+
+
+class Endpoint:
+    """A server by its base URL as OpenAI's clients take it, `http://host:port/v1`; without a path, `/v1` is meant.
+
+    Raises ConfigError for what is no such URL.
+    """
+
+    def __init__(self, base_url: str, api_key: str | None = None, patience: Patience | None = None) -> None:
+        self.url = base_url.rstrip("/")
+        parts = urlsplit(self.url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.query or parts.fragment:
+            raise ConfigError(f"'{base_url}' is no base URL; write http://host:port/v1 or https://...")
+        self._host = parts.hostname
+        self._is_secure = parts.scheme == "https"
+        self._port = port or (443 if self._is_secure else 80)
+        self._patience = patience or Patience()
+        self.prefix = parts.path or "/v1"
+        self._root = self.prefix.removesuffix("/v1")
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        lines = [f"host: {host}" if port is None else f"host: {host}:{port}"]
+        lines += [f"authorization: Bearer {api_key}"] if api_key else []
+        self._always = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
+        self._free: list[Connection] = []
+        self._open: set[Connection] = set()
+
+    def post(self, route: str, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
+        """The bytes of a request with a JSON body to a route of OpenAI's."""
+        more = b"".join(b"%b: %b\r\n" % header for header in headers)
+        return b"POST %b/%b HTTP/1.1\r\n%bcontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n%b" % (
+            self.prefix.encode(),
+            route.encode(),
+            self._always,
+            more,
+            len(body),
+            body,
+        )
+
+    def get(self, path: str) -> bytes:
+        """The bytes of a request for `models`, a route of OpenAI's, or for `/health`, which is above those."""
+        whole = self._root + path if path.startswith("/") else f"{self.prefix}/{path}"
+        return b"GET %b HTTP/1.1\r\n%baccept: application/json\r\n\r\n" % (whole.encode(), self._always)
+
+    @asynccontextmanager
+    async def asked(self, request: bytes) -> AsyncIterator[Connection]:
+        """The connection on which `request` was sent and the head of its answer has come; raises Trouble.
+
+        Leaving the context ends a connection whose answer is not complete, which tells the server to stop.
+        """
+        connection = self._used()
+        if connection is not None:
+            try:
+                await connection.ask(request)
+            except Broken:
+                # The server had closed it when it was asked, as servers do with connections nobody uses.
+                connection.close()
+                if connection.has_heard:
+                    raise
+                connection = None
+            except BaseException:
+                connection.close()
+                raise
+        if connection is None:
+            connection = await self._connected()
+            try:
+                await connection.ask(request)
+            except BaseException:
+                connection.close()
+                raise
+        try:
+            yield connection
+        finally:
+            connection.leave()
+
+    def close(self) -> None:
+        """End all connections."""
+        for connection in list(self._open):
+            connection.close()
+
+    def _used(self) -> Connection | None:
+        now = asyncio.get_running_loop().time()
+        while self._free:
+            connection = self._free.pop()
+            if connection.is_open and now - connection.free_since < SECONDS_FREE:
+                return connection
+            connection.close()
+        return None
+
+    async def _connected(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        context = ssl.create_default_context() if self._is_secure else None
+        try:
+            async with asyncio.timeout(self._patience.connect):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self._patience, self._free.append, self._forget),
+                    self._host,
+                    self._port,
+                    ssl=context,
+                    happy_eyeballs_delay=0.25,
+                )
+        except TimeoutError as error:
+            raise Unreachable(f"no connection after {self._patience.connect:g} seconds") from error
+        except OSError as error:
+            raise Unreachable(error.strerror or str(error) or type(error).__name__) from error
+        self._open.add(connection)
+        return connection
+
+    def _forget(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if connection in self._free:
+            self._free.remove(connection)

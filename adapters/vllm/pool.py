@@ -1,0 +1,180 @@
+"""Several upstream servers as one: which of them gets a request, and which is next if it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from ..errors import ComposeError, ModelUnavailable, UpstreamError
+from ..relay import Route
+from .affinity import key_of, rank
+from .connection import Connection
+from .endpoint import Endpoint
+from .failures import TRY_ANOTHER, broken, refused, told
+from .replica import Replica
+from .settings import UpstreamSettings
+from .troubles import Trouble
+
+logger = logging.getLogger(__name__)
+
+LARGEST_REFUSAL = 64 * 1024
+END = b"data: [DONE]\n\n"
+
+
+class Asking(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as the servers get it: `model` is their name for the model, and the one in `body`."""
+
+    model: str
+    route: Route
+    body: bytes
+    is_stream: bool
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Pool:
+    """Servers with the same models. Entering it starts to look at them."""
+
+    def __init__(self, settings: UpstreamSettings) -> None:
+        self._settings = settings
+        self._watching: dict[Replica, asyncio.Task[None]] = {}
+        self.replicas: list[Replica] = []
+
+    async def __aenter__(self) -> Self:
+        for url in self._settings.base_urls:
+            self.add(url)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        watching = list(self._watching.values())
+        for replica in [*self._watching]:
+            self._end(replica)
+        self.replicas.clear()
+        await asyncio.gather(*watching, return_exceptions=True)
+
+    def add(self, base_url: str) -> Replica:
+        """Use one server more; raises ConfigError if that is no URL."""
+        endpoint = Endpoint(base_url, self._settings.api_key, self._settings.patience)
+        replica = Replica(endpoint, self._settings.interval)
+        self.replicas.append(replica)
+        self._watching[replica] = asyncio.create_task(replica.watch(), name=f"watch over {replica.url}")
+        return replica
+
+    def remove(self, base_url: str) -> None:
+        """Send a server no more requests; those it works on are finished."""
+        for replica in [each for each in self.replicas if each.url == base_url.rstrip("/")]:
+            self.replicas.remove(replica)
+            replica.is_leaving = True
+            if not replica.open:
+                self._end(replica)
+
+    async def known(self) -> None:
+        """Wait until every server was looked at once."""
+        for replica in self.replicas:
+            await replica.is_known.wait()
+
+    def _end(self, replica: Replica) -> None:
+        if (task := self._watching.pop(replica, None)) is not None:
+            task.cancel()
+        replica.endpoint.close()
+
+    # Requests
+
+    async def pieces(self, asking: Asking) -> AsyncGenerator[bytes, None]:
+        """The body of the answer as it comes; an empty piece when a server has accepted the request.
+
+        Raises ModelUnavailable or UpstreamError. Another server is asked as long as there was nothing of an answer.
+        """
+        tried: list[Replica] = []
+        while True:
+            replica = self._choose(asking, tried)
+            tried.append(replica)
+            has_begun = False
+            replica.open += 1
+            replica.asked += 1
+            try:
+                request = replica.endpoint.post(asking.route, asking.body, asking.headers)
+                async with replica.endpoint.asked(request) as answer:
+                    await _accepted(answer, asking)
+                    yield b""
+                    while piece := await (answer.read() if asking.is_stream else _whole(answer)):
+                        has_begun = True
+                        yield piece
+                        if asking.is_stream and piece.endswith(END):
+                            answer.leave(is_ending=True)
+                            return
+                    return
+            except (Trouble, UpstreamError) as error:
+                if not self._goes_on(asking, tried, error, has_begun=has_begun):
+                    if isinstance(error, Trouble):
+                        raise told(error) from error
+                    raise
+            finally:
+                replica.open -= 1
+                if replica.is_leaving and not replica.open:
+                    self._end(replica)
+
+    def _goes_on(
+        self, asking: Asking, tried: list[Replica], error: Trouble | UpstreamError, *, has_begun: bool
+    ) -> bool:
+        """Whether another server is to be asked after this error."""
+        if isinstance(error, UpstreamError) and error.status not in TRY_ANOTHER:
+            return False
+        replica = tried[-1]
+        replica.doubt(error)
+        goes_on = not has_begun and bool(self._candidates(asking.model, tried))
+        logger.warning("%s: %s%s", replica.url, error, "; another server is asked" if goes_on else "")
+        return goes_on
+
+    def _choose(self, asking: Asking, tried: Sequence[Replica]) -> Replica:
+        candidates = self._candidates(asking.model, tried)
+        if not candidates:
+            raise self._nobody(asking.model)
+        if len(candidates) == 1:
+            return candidates[0]
+        least = min(candidates, key=lambda replica: (replica.open, replica.asked))
+        key = key_of(asking.body)
+        if key is None:
+            return least
+        home = max(candidates, key=lambda replica: rank(key, replica.url))
+        return home if home.open - least.open < self._settings.lead else least
+
+    def _candidates(self, model: str, tried: Sequence[Replica]) -> list[Replica]:
+        return [
+            replica
+            for replica in self.replicas
+            if replica.condition == "up" and model in replica.models and replica not in tried
+        ]
+
+    def _nobody(self, model: str) -> ComposeError:
+        if any(replica.condition == "unknown" for replica in self.replicas):
+            return ModelUnavailable("the model's server is being looked for", retry_after=1)
+        if any(replica.condition == "up" for replica in self.replicas):
+            return ModelUnavailable(f"the model's server has no model '{model}' now", retry_after=5)
+        return ModelUnavailable("the model's server cannot be reached now", retry_after=2)
+
+
+async def _accepted(answer: Connection, asking: Asking) -> None:
+    """Raises UpstreamError unless the answer is what was asked for."""
+    kind = answer.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if answer.status == 200 and (kind == b"text/event-stream") == asking.is_stream:
+        return
+    body = bytearray()
+    while len(body) < LARGEST_REFUSAL and (piece := await answer.read()):
+        body += piece
+    if answer.status != 200:
+        raise refused(answer.status, answer.headers, bytes(body))
+    raise broken(f"answered with {kind.decode(errors='replace') or 'no content type'} instead of what was asked for")
+
+
+async def _whole(answer: Connection) -> bytes:
+    pieces: list[bytes] = []
+    while piece := await answer.read():
+        pieces.append(piece)
+    return b"".join(pieces)
