@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -11,10 +10,13 @@ import msgspec
 import openai
 
 from ..adapters.errors import ComposeError, ModelNotFound, ModelUnavailable
-from .console import Console, open_console
+from .compose_files import ComposeOptions, read_if_there
+from .console import Console, explained, open_console
 from .conversation import Conversation, explain
 from .own_server import OwnServer, own_server
-from .reach import SECONDS_BETWEEN_LOOKS, served_models, wait_until_ready
+from .reach import served_models, wait_until_ready
+from .running import servers_here
+from .sources import BUNDLED
 from .talk import talk
 
 DEFAULT_URL = "http://127.0.0.1:8080/v1"
@@ -43,7 +45,7 @@ def run(options: ChatOptions) -> int:
             else:
                 answer_lines(conversation, sys.stdin)
     except ComposeError as error:
-        console.say(f"model-compose: {error.message}", "red")
+        console.say(explained(error), "red")
         return 1
     except openai.OpenAIError as error:
         console.say(f"model-compose: {explain(error)}", "red")
@@ -69,27 +71,44 @@ def answer_lines(conversation: Conversation, lines: Iterable[str]) -> None:
 def _server(options: ChatOptions, console: Console) -> Iterator[tuple[str, str]]:
     """The URL of a server and the name of a model there that is ready: a server that runs, or else one of our own."""
     with ExitStack() as opened:
-        url = (options.url or DEFAULT_URL).rstrip("/")
+        url = (options.url or _url_here()).rstrip("/")
         models = served_models(url, options.api_key)
+        wanted = options.model
         own: OwnServer | None = None
-        if options.url is None and (models is None or options.model not in (None, *models)):
-            own = opened.enter_context(own_server(options.model, options.api_key))
+        if options.url is None and (models is None or wanted not in (None, *models)):
+            arguments, wanted = _own_model(wanted)
+            own = opened.enter_context(own_server(arguments, options.api_key))
             url = own.url
-            models = _wait_for_answer(own, options.api_key)
+            models = own.wait_for_answer(options.api_key)
         if models is None:
             raise ModelUnavailable(f"no server answers at {url}; without --url, chat starts one of its own")
-        model = _choose(models, None if own else options.model, url)
+        model = _choose(models, wanted, url)
         with console.loading() as loading:
             wait_until_ready(url, model, loading, own.check if own else _nothing_to_check)
         yield url, model
 
 
-def _wait_for_answer(server: OwnServer, api_key: str | None) -> list[str]:
-    while True:
-        server.check()
-        if (models := served_models(server.url, api_key)) is not None:
-            return models
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+def _url_here() -> str:
+    """The URL of the server of this folder, or else of one that was started anywhere with the usual port."""
+    here = servers_here(ComposeOptions())
+    return f"{here[0].url}/v1" if here else DEFAULT_URL
+
+
+def _own_model(wanted: str | None) -> tuple[list[str], str | None]:
+    """The arguments that make `up` serve one model, and its name if it is known before.
+
+    It is a workflow of this folder's compose file if that has it, or if none is named.
+    """
+    compose = read_if_there(ComposeOptions())
+    if compose is not None:
+        from ..workflows.graph import workflow_of
+        from ..workflows.model import model_name
+
+        named = {model_name(each): each for each in compose.file.workflows}
+        if wanted is None or wanted in named:
+            workflow = workflow_of(compose.file, None) if wanted is None else named[wanted]
+            return ["--workflow", workflow.id], model_name(workflow)
+    return ["--no-file", "--model", wanted or BUNDLED], None
 
 
 def _nothing_to_check() -> None:

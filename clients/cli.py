@@ -9,7 +9,7 @@ import typer
 
 from .. import __version__
 from ..adapters.errors import ComposeError
-from ..workflows.tree import ConfigErrors
+from .console import explained
 
 if TYPE_CHECKING:
     from .compose_files import ComposeOptions
@@ -56,11 +56,8 @@ def main() -> None:
     """Run the command that the arguments name; errors meant for the user are a line each and exit code 2."""
     try:
         app()
-    except ConfigErrors as error:
-        typer.echo(error.message, err=True)
-        raise SystemExit(2) from None
     except ComposeError as error:
-        typer.echo(f"model-compose: {error.message}", err=True)
+        typer.echo(explained(error), err=True)
         raise SystemExit(2) from None
 
 
@@ -95,6 +92,7 @@ def up(  # noqa: PLR0913 (an option is a parameter)
             "Without it and without a compose file, the small model that comes with the program, as 'bundled'.",
         ),
     ] = None,
+    no_file: Annotated[bool, typer.Option("--no-file", help="Leave the compose file of this folder alone.")] = False,
     workflow: Annotated[
         str | None,
         typer.Option(metavar="ID", help="Serve only this workflow of the compose file, and load only what it needs."),
@@ -104,7 +102,7 @@ def up(  # noqa: PLR0913 (an option is a parameter)
     host: Annotated[
         str | None,
         typer.Option(
-            help="The address to listen on; 0.0.0.0 for all of this machine's. [default: the compose file's, 127.0.0.1]"
+            help="The address to listen on; 0.0.0.0 for all there are. [default: the compose file's, or 127.0.0.1]"
         ),
     ] = None,
     port: Annotated[
@@ -128,14 +126,18 @@ def up(  # noqa: PLR0913 (an option is a parameter)
     ] = False,
     cache_dir: Annotated[Path | None, typer.Option(help="Where downloaded models are kept.")] = None,
     log_level: Annotated[LogLevel, typer.Option(help="What to log about requests and models.")] = "info",
+    no_webui: Annotated[
+        bool, typer.Option("--no-webui", help="Serve no page for people, which this version does not do anyway.")
+    ] = False,
     stop_with_stdin: Annotated[
         bool, typer.Option("--stop-with-stdin", help="Stop when standard input ends, for programs that start this one.")
     ] = False,
 ) -> None:
     """Serve the compose file of this folder, and models, until Ctrl-C.
 
-    How models are loaded (--device to --cache-dir) is also for those of the compose file that leave it open. A hub
-    model that is gated or private needs an access token in the environment variable HF_TOKEN.
+    How models are loaded (--device to --cache-dir) is also for those of the compose file that leave it open.
+
+    A hub model that is gated or private needs an access token in the environment variable HF_TOKEN.
     """
     from ..adapters.transformers.settings import ModelSettings
     from .plan import UpOptions
@@ -155,6 +157,7 @@ def up(  # noqa: PLR0913 (an option is a parameter)
         models=tuple(model or ()),
         common=common,
         compose=_compose(file, env, env_file),
+        has_file=not no_file,
         workflow=workflow,
         host=host,
         port=port,
@@ -169,6 +172,40 @@ def up(  # noqa: PLR0913 (an option is a parameter)
     from .up import run
 
     raise typer.Exit(run(options))
+
+
+@app.command()
+def run(
+    workflow: Annotated[
+        str | None, typer.Argument(metavar="[WORKFLOW]", help="The workflow's id; the default one if left out.")
+    ] = None,
+    given: Annotated[
+        str | None,
+        typer.Option(
+            "--input", "-i", metavar="JSON|@FILE|-", help="The input: JSON, a file with JSON, or standard input."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the output to this file.")
+    ] = None,
+    file: Files = None,
+    env: Variables = None,
+    env_file: EnvFiles = None,
+    api_key: Key = None,
+) -> None:
+    """Run a workflow and print its output: a text as it comes, anything else as JSON.
+
+    It runs on the server of this folder if there is one, else (and with -e or --env-file) on one started for it.
+
+    The exit code is 0 if the run worked, 1 if it failed, and 2 if the input or the compose file is wrong.
+    """
+    from .run import RunOptions
+    from .run import run as run_workflow
+
+    options = RunOptions(
+        workflow=workflow, input=given, output=output, compose=_compose(file, env, env_file), api_key=api_key or None
+    )
+    raise typer.Exit(run_workflow(options))
 
 
 @app.command()

@@ -9,12 +9,16 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from ..adapters.base import ModelCard, ModelState
+from ..adapters.errors import ComposeError
+from ..workflows.tree import ConfigErrors
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import Progress, TaskID
 
 OUR_LOGGER = "modelcompose"
+# New lines and tabs are harmless.
+_CONTROL = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {0x09, 0x0A})
 _LEVEL_STYLES = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}
 
 
@@ -51,6 +55,23 @@ def describe(state: ModelState) -> str:
     if state.phase == "loading":
         return state.detail or "loading"
     return f"{state.phase} ({state.detail})" if state.detail else state.phase
+
+
+def explained(error: ComposeError) -> str:
+    """An error as a command says it; those of a compose file name that instead of the program."""
+    return error.message if isinstance(error, ConfigErrors) else f"model-compose: {error.message}"
+
+
+def harmless(text: str) -> str:
+    """A model's text without what would move the cursor or change the terminal's settings."""
+    return text.translate(_CONTROL)
+
+
+class Unseen:
+    """Shows no one how far models are."""
+
+    def update(self, cards: Sequence[ModelCard]) -> None:
+        """Nobody looks."""
 
 
 class PlainLines:

@@ -16,7 +16,7 @@ import msgspec
 
 from ..adapters.errors import ComposeError
 from .compose_files import paths_of
-from .console import Console, open_console
+from .console import Console, explained, open_console
 from .plan import UpOptions, plan_of
 from .reach import conditions
 from .running import RunningServer, log_of, running_servers, servers_here
@@ -98,7 +98,7 @@ def main() -> int:
     try:
         return serve(options)
     except ComposeError as error:
-        print(f"model-compose: {error.message}", file=sys.stderr)
+        print(explained(error), file=sys.stderr)
         return WRONG
 
 

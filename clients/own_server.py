@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO
 
 from ..adapters.errors import ModelUnavailable
+from .reach import SECONDS_BETWEEN_LOOKS, served_models
 
 SECONDS_TO_STOP = 10
 
@@ -34,6 +36,14 @@ class OwnServer:
         reason = re.search(r"\S+ cannot be served: .*", said) or re.search(r"(?<=model-compose: ).*", said)
         raise ModelUnavailable(reason[0] if reason else f"the server could not be started:\n{said.strip()}")
 
+    def wait_for_answer(self, api_key: str | None) -> list[str]:
+        """The names of its models, as soon as it answers; raises ModelUnavailable if it ends instead."""
+        while True:
+            self.check()
+            if (models := served_models(self.url, api_key)) is not None:
+                return models
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
     def stop(self) -> None:
         """End the server, and kill it if it takes longer than it may."""
         if self._process.stdin is not None:
@@ -46,11 +56,11 @@ class OwnServer:
 
 
 @contextmanager
-def own_server(model: str | None, api_key: str | None) -> Iterator[OwnServer]:
-    """Start `up`, for `model` or for the bundled one; it answers a moment later."""
+def own_server(arguments: Sequence[str], api_key: str | None) -> Iterator[OwnServer]:
+    """Start `up` with these arguments; it answers a moment later."""
     port = _free_port()
     command = [sys.executable, "-m", "modelcompose.clients.cli", "up", "--port", str(port), "--log-level", "error"]
-    command += ["--stop-with-stdin", *(["--model", model] if model else [])]
+    command += ["--stop-with-stdin", *arguments]
     environment = {**os.environ, "MODEL_COMPOSE_API_KEY": api_key or ""}
     with tempfile.TemporaryFile() as output:
         # A session of its own: Ctrl-C in this terminal stops an answer, not the server.

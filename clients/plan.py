@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ..adapters.errors import ConfigError
 from ..adapters.transformers.settings import ModelSettings
 from .compose_files import ComposeOptions, read_if_there
 from .sources import BUNDLED, settings_of
@@ -20,14 +21,17 @@ DEFAULT_PORT = 8080
 
 
 class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """See the options of `model-compose up`; `host` and `port` None are the compose file's.
+    """See the options of `model-compose up`.
 
-    `common` says how models are loaded, `log` is the file that this process's output goes to if nobody watches it.
+    `common` says how models are loaded. `has_file` False leaves the folder's compose file alone; of a file, `workflow`
+    serves only a part. `host` and `port` None are the file's. `log` is where this process's output goes if nobody
+    watches it.
     """
 
     models: tuple[str, ...] = ()
     common: ModelSettings = ModelSettings(name="", source="")
     compose: ComposeOptions = ComposeOptions()
+    has_file: bool = True
     workflow: str | None = None
     host: str | None = None
     port: int | None = None
@@ -61,7 +65,11 @@ class Plan:
 
 def plan_of(options: UpOptions) -> Plan:
     """What is to be served, and where; raises ConfigError."""
-    compose = read_if_there(options.compose)
+    compose = read_if_there(options.compose) if options.has_file else None
+    if not options.has_file and options.compose != ComposeOptions():
+        raise ConfigError("--no-file leaves no use for -f, -e and --env-file")
+    if compose is None and options.workflow is not None:
+        raise ConfigError(f"--workflow is for a compose file, and there is none in {Path.cwd()}")
     key = (options.api_key,) if options.api_key else ()
     if compose is None:
         return Plan(

@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 
 import openai
 
+from .console import harmless
 from .conversation import Conversation, explain
 from .reach import served_models
 
@@ -22,8 +23,6 @@ HELP = """\
 Ctrl-C stops an answer."""
 
 _COMMAND = re.compile(r"/([a-z]+)(?:\s+(.*))?", re.DOTALL)
-# A model's text must not move the cursor or change the terminal's settings; new lines and tabs are harmless.
-_CONTROL = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {0x09, 0x0A})
 
 
 def talk(conversation: Conversation, url: str, api_key: str | None) -> None:
@@ -137,5 +136,5 @@ def _note(text: str) -> None:
 
 def _show(text: str, style: str, end: str = "\n") -> None:
     """Print on standard output; `style` is an ANSI code, left out where nobody would see it."""
-    text = text.translate(_CONTROL)
+    text = harmless(text)
     print(f"\x1b[{style}m{text}\x1b[0m" if style and sys.stdout.isatty() else text, end=end, flush=True)
