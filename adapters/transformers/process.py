@@ -10,9 +10,11 @@ import gc
 import json
 import logging
 import os
+import shutil
 import sys
 import threading
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
@@ -70,7 +72,7 @@ class Line:
 def main() -> int:
     gc.disable()  # until the model is loaded: nearly all that is made by then stays, and looking is a fifth of the time
     launch = msgspec.json.decode(sys.stdin.buffer.readline(), type=Launch)
-    threading.Thread(target=_end_with_the_server, daemon=True).start()
+    threading.Thread(target=_end_with_the_server, args=[launch.address], daemon=True).start()
     _log_to_stderr()
     with closing(Line(launch)) as line:
         engine = _load(launch.settings, line)
@@ -137,10 +139,15 @@ def _cores() -> int:
     return usable - 1 if usable > 4 else usable
 
 
-def _end_with_the_server() -> None:
-    """Standard input ends when the server closes it or is gone, however it went; then nothing here is of use."""
+def _end_with_the_server(address: str) -> None:
+    """Standard input ends when the server closes it or is gone, however it went; then nothing here is of use.
+
+    A server that was killed cannot remove the folder of its socket.
+    """
     while os.read(0, 1):
         pass
+    if address.startswith("ipc://"):
+        shutil.rmtree(Path(address.removeprefix("ipc://")).parent, ignore_errors=True)
     os._exit(0)
 
 

@@ -29,7 +29,7 @@ async def main():
     async with TransformersAdapter(ModelSettings(name="tiny", source=sys.argv[1])) as adapter:
         await adapter.ready()
         assert "torch" not in sys.modules and "transformers" not in sys.modules
-        print(adapter._child.pid, flush=True)
+        print(adapter._child.pid, adapter._child.address, flush=True)
         await asyncio.sleep(60)
 
 asyncio.run(main())
@@ -45,9 +45,11 @@ def test_the_engine_ends_with_its_killed_server_which_never_imported_torch(tiny_
     command = [sys.executable, "-c", SERVER, str(tiny_model("gpt2"))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as server:
         assert server.stdout is not None
-        engine = psutil.Process(int(server.stdout.readline()))
+        pid, address = server.stdout.readline().decode().split()
+        engine = psutil.Process(int(pid))
         server.send_signal(signal.SIGKILL)
     assert not psutil.wait_procs([engine], timeout=5)[1]
+    assert not Path(address.removeprefix("ipc://")).parent.exists()
 
 
 async def test_states_then_steps_also_over_the_loopback(tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
