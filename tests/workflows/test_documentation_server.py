@@ -1,0 +1,77 @@
+"""What docs/workflows.md says about a running server, tried on one."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from documents import blocks
+from served import ENVIRONMENT, Served, a_free_port, run_command, serving
+
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "workflows.md").read_text(encoding="utf-8")
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def shell_lines() -> list[str]:
+    """Every line of the page for a shell, continued ones joined."""
+    text = "".join(block.text for block in blocks(PAGE, "sh")).replace("\\\n", "")
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def file_with(words: str) -> str:
+    return next(block.text for block in blocks(PAGE, "yaml") if words in block.text)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The first file of the page and the one with a mapping for OpenAI's clients, served together."""
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "model-compose.yml").write_text(file_with("id: assistant"), encoding="utf-8")
+    (folder / "model-compose.override.yml").write_text(file_with("model: support"), encoding="utf-8")
+    with serving(folder, a_free_port()) as served:
+        served.wait_until_ready()
+        yield served
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+@pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("curl ")])
+def test_a_curl_line_works_as_it_is_pasted(line: str, server: Served) -> None:
+    line = line.replace("http://localhost:8080", server.url).replace("curl ", "curl -sS --fail-with-body ", 1)
+    ended = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=50, check=False)
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
+    if "/v1/" in line:
+        assert ended.stdout.endswith("data: [DONE]\n\n")
+    else:
+        assert json.loads(ended.stdout)["output"].strip()
+
+
+def test_its_python_prints_an_answer(server: Served) -> None:
+    (block,) = blocks(PAGE, "python")
+    program = block.text.replace("http://localhost:8080", server.url)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.strip()
+
+
+@cache
+def help_of(command: str) -> str:
+    return run_command(command, "--help").stdout
+
+
+@pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("model-compose ")])
+def test_a_command_has_the_options_that_are_shown(line: str) -> None:
+    _, command, *words = shlex.split(line, comments=True)
+    shown = help_of(command)
+    assert shown
+    for option in (word for word in words if word.startswith("-")):
+        assert f" {option} " in shown.replace(",", " "), option
