@@ -68,7 +68,7 @@ class StreamRelay:
         last = b"".join(self._last)
         if b'"usage"' not in last:
             return None
-        found = [usage_of(_decoded(data)) for event in _BETWEEN_EVENTS.split(last) if (data := _data_of(event))]
+        found = [_usage_in(_data_of(event)) for event in _BETWEEN_EVENTS.split(last)]
         return next((usage for usage in reversed(found) if usage is not None), None)
 
     def _cut(self, data: bytes) -> bytes:
@@ -140,9 +140,16 @@ def _data_of(event: bytes) -> bytes | None:
 
 
 def _error_in(data: bytes) -> UpstreamError | None:
-    if b'"error"' not in data and data.startswith(b"{"):
+    if not data.startswith(b"{"):
+        raise broken(f"sent what is no JSON object: {data[:100]!r}")
+    return error_in_stream(_decoded(data)) if b'"error"' in data else None
+
+
+def _usage_in(data: bytes | None) -> Usage | None:
+    try:
+        return usage_of(msgspec.json.decode(data)) if data is not None and b'"usage"' in data else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return error_in_stream(_decoded(data))
 
 
 def _respelled(data: bytes, model: msgspec.Raw | None) -> bytes:
