@@ -23,6 +23,7 @@ from modelcompose.adapters.events import TextDelta
 from modelcompose.adapters.transformers.settings import ModelSettings
 from modelcompose.clients.validate import summary
 from modelcompose.workflows import library
+from modelcompose.workflows.inputs import inputs_of
 from modelcompose.workflows.load import load
 from modelcompose.workflows.model import workflow_models
 from modelcompose.workflows.runner import Runner
@@ -131,6 +132,17 @@ async def test_an_openai_client_gets_what_the_mapping_says(tmp_path: Path) -> No
         request = asks("My order is late.", extra={"metadata": {"mood": "Be brief."}})
         events = await events_of(model, request)
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["You said: ", "My order is late."]
+
+
+def test_the_file_of_the_readme_runs_as_its_lines_say(tmp_path: Path) -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    (file,) = blocks(page, "yaml")
+    compose = load([written(tmp_path, file.text)], env={})
+    read = {
+        workflow.id: [each.name for each in inputs_of(workflow, compose.file)] for workflow in compose.file.workflows
+    }
+    assert read == {"customer-support": ["customer_question"], "code-reviewer": ["code_to_review"]}
+    assert all(f'"{names[0]}": ' in page for names in read.values())
 
 
 def test_the_table_of_the_library_is_the_library() -> None:
