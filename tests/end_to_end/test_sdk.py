@@ -88,7 +88,7 @@ async def test_the_async_client_streams_two_answers_at_once(served: Served) -> N
 
         async def answer(seed: int) -> str:
             stream = await client.chat.completions.create(
-                model="bundled", messages=QUESTION, max_tokens=30, temperature=1, seed=seed, stream=True
+                model="bundled", messages=QUESTION, max_tokens=30, temperature=2, seed=seed, stream=True
             )
             return text_of([chunk async for chunk in stream])
 

@@ -23,14 +23,14 @@ SCRIPTS = "你好，世界！🌍👩‍👩‍👧 Grüße, здравству�
 
 
 def about(subject: str) -> list[ChatCompletionMessageParam]:
-    return [{"role": "user", "content": f"Write a short poem about {subject}."}]
+    return [{"role": "user", "content": f"Please repeat this word: {subject}"}]
 
 
 def streamed(client: openai.OpenAI, subject: str) -> str:
-    """The answer on a subject; every other one is drawn, with a seed of its own, so that they differ."""
+    """The answer on a subject; every other one is drawn wildly, with a seed of its own, so that they differ."""
     number = SUBJECTS.index(subject)
     stream = client.chat.completions.create(
-        model="bundled", messages=about(subject), max_tokens=24, temperature=number % 2, seed=number, stream=True
+        model="bundled", messages=about(subject), max_tokens=24, temperature=2 * (number % 2), seed=number, stream=True
     )
     return "".join(chunk.choices[0].delta.content or "" for chunk in stream)
 
