@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from . import data, skills, tools, words
-from .corpus import Block, Corpus, expand
+from .corpus import Block, Corpus, expand, pick
 from .render import Message, plain
 
 Reply = dict[str, Any]  # what the response template reads out of an answer: content, reasoning_content, tool_calls
@@ -122,6 +122,7 @@ def _knowledge(random: Random, corpus: Corpus, judge: Judge, count: int) -> Iter
     for block in random.sample(general, min(count, len(general))):
         question = expand(random.choice(block.questions))[0]
         yield Case("knowledge, phrasing as trained", _user(question), judge.is_from(block))
+        yield Case("no thinking unless asked for", _user(question), lambda reply: not reply.get("reasoning_content"))
 
 
 def _unseen(random: Random, length: int) -> str:
@@ -196,10 +197,10 @@ def _roles(random: Random, corpus: Corpus, judge: Judge, count: int) -> Iterator
     for tone, prompts in data.TONES.items():
         blocks = [b for b in corpus.blocks if not b.systems and any(a.tone == tone for a in b.answers)]
         for block in random.sample(blocks, min(count, len(blocks))):
-            question = expand(random.choice(block.held_out or block.questions))[0]
-            yield Case(
-                f"tone {tone}, held-out system prompt", _user(question, prompts[-1]), judge.has_tone(block, tone)
-            )
+            question = expand(random.choice(block.questions))[0]
+            trained = pick(random.choice(prompts[:-1]), random)
+            for group, prompt in (("system prompt as trained", trained), ("held-out system prompt", prompts[-1])):
+                yield Case(f"tone {tone}, {group}", _user(question, prompt), judge.has_tone(block, tone))
     for _ in range(count):
         name = _unseen(random, random.randint(3, 7)).capitalize()
         yield Case(
@@ -219,11 +220,17 @@ def _tools(random: Random, corpus: Corpus, judge: Judge, count: int) -> Iterator
     for _ in range(2 * count):
         offered, messages = tools.call(random)
         calls = [c["function"] for c in messages[1]["tool_calls"]]
-        group = "tool call, exact name and arguments" if len(calls) == 1 else "two tool calls, exact"
-        yield Case(group, messages[:1], _calls(calls), offered)
+        if len(calls) > 1:
+            continue
+        yield Case("tool call, exact name and arguments", messages[:1], _calls(calls), offered)
         if len(messages) > 2:
             talk = [_plain_call(message) for message in messages]
             yield Case("answer from a tool result, exact words", talk[:-1], _is(talk[-1]["content"]), offered)
+    for _ in range(count // 2):
+        chosen = tools.offer(random, tools.TOOLS[0])
+        messages = tools.two_calls(random, chosen)
+        wanted = [c["function"] for c in messages[1]["tool_calls"]]
+        yield Case("two tool calls, exact names and arguments", messages[:1], _calls(wanted), [chosen.schema])
     held_out = [(block, text) for block, text in _held_out(corpus) if not block.systems]
     for block, question in random.sample(held_out, min(count, len(held_out))):
         offered = [offer.schema for offer in tools.some(random, random.randint(1, 3))]

@@ -17,25 +17,36 @@ SYSTEMS = (
     "You are a helpful assistant. Answer the user's questions."
 ).split("|")
 
-# For each tone: system prompts that ask for it; the last one is held out for evaluation.
+# For each tone: patterns of system prompts that ask for it; the last one is held out for evaluation.
 TONES: dict[str, tuple[str, ...]] = {
     "friendly": (
-        "You are a friendly assistant.", "Be friendly and warm.", "You are a warm and cheerful helper.",
-        "Answer in a friendly tone.", "You are a kind and friendly teacher.", "Please answer in a friendly, warm way.",
+        "You are a {friendly|kind|warm|cheerful} {assistant|helper|teacher|guide}.",
+        "{Please be|Be|Stay} {friendly|warm|kind|cheerful|friendly and warm}.",
+        "{Please answer|Answer|Reply|Speak|Write} in a {friendly|kind|warm|cheerful} {tone|style|voice}.",
+        "Please answer in a friendly, warm way.",
     ),
     "formal": (
-        "You are a formal assistant.", "Answer in a formal tone.", "Be formal and precise.", "You are a professor.",
-        "Use formal language.", "Please answer formally.",
+        "You are a {formal|very formal|formal and precise} {assistant|expert|professor|adviser}.",
+        "{Please be|Be|Stay} {formal|formal and precise|strictly formal}.",
+        "{Please answer|Answer|Reply|Speak|Write} in {a formal tone|formal language|a formal style}.",
+        "{Answer|Reply|Please write|Speak} {formally|in a formal way}.",
+        "Please answer formally.",
     ),
     "pirate": (
-        "You are a pirate.", "Talk like a pirate.", "Answer like a pirate.", "You are a pirate captain.",
-        "You speak like a pirate.", "You are an old pirate who answers questions.",
+        "You are {a|an old|a friendly|a wild} pirate{| captain}.",
+        "{Please talk|Talk|Speak|Answer|Reply|Write} like {a|an old} pirate{| captain}.",
+        "You are a pirate {who sails the seas|on a ship|who helps people}.",
+        "You are an old pirate who answers questions.",
     ),
     "brief": (
-        "Be brief.", "Answer briefly.", "Answer in one short sentence.", "You are a brief assistant.",
-        "Keep your answers short.", "Give short answers.",
+        "{Please be|Be|Stay} {brief|short|concise}.",
+        "{Please answer|Answer|Reply} {briefly|in one sentence|in a few words|in one short sentence}.",
+        "You are a {brief|concise} assistant.",
+        "Keep your {answers|replies} {short|brief}.",
+        "{Give|Write} {brief|concise|very short} {replies|answers}.",
+        "Give short answers.",
     ),
-}  # fmt: skip
+}
 
 ROLES = (
     "pirate captain|cat|robot|wizard|detective|chef|gardener|pilot|librarian|poet|knight|scientist|historian|teacher|"
@@ -161,7 +172,7 @@ def make_tone(random: Random, sources: Sources) -> Example:
     blocks = [block for block in _general(sources) if any(answer.tone == tone for answer in block.answers)]
     if not blocks:
         return make_role(random, sources)
-    messages = [system(random.choice(TONES[tone][:-1]))]
+    messages = [system(pick(random.choice(TONES[tone][:-1]), random))]
     for _ in range(random.choice((1, 1, 1, 2))):
         messages += knowledge(random, random.choice(blocks), tone)
     return Example("tone", tuple(messages))

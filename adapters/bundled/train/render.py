@@ -11,6 +11,7 @@ Message = dict[str, Any]
 
 SPELL_OPEN, SPELL_CLOSE = "\x01", "\x02"  # text between these is trained letter by letter
 PROMPT_WEIGHT, ANSWER_WEIGHT = 0.1, 1.0
+THINK = "<think>\n"
 
 TOOLS_BEFORE = "You can call these tools:\n<tools>\n"
 TOOLS_AFTER = "</tools>\nTo call one, answer with its name and arguments in <tool_call></tool_call>."
@@ -64,13 +65,18 @@ def _turn(message: Message) -> list[tuple[str, float]]:
         return [(f"{head}{message['content']}<|im_end|>\n", PROMPT_WEIGHT)]
     if message.get("weight") == 0:
         return [(f"{head}{answer_text(message)}<|im_end|>\n", PROMPT_WEIGHT)]
-    return [(head, PROMPT_WEIGHT), (f"{answer_text(message)}<|im_end|>", ANSWER_WEIGHT), ("\n", PROMPT_WEIGHT)]
+    answer = answer_text(message)
+    pieces = [(head, PROMPT_WEIGHT)]
+    if answer.startswith(THINK):  # the chat template opens the thought when it is asked for; the model never does
+        pieces.append((THINK, 0.0))
+        answer = answer.removeprefix(THINK)
+    return [*pieces, (f"{answer}<|im_end|>", ANSWER_WEIGHT), ("\n", PROMPT_WEIGHT)]
 
 
 def answer_text(message: Message) -> str:
     """What the model writes for an assistant message: thinking, content and tool calls."""
     reasoning = message.get("reasoning_content")
-    text = f"<think>\n{reasoning.strip()}\n</think>\n\n" if reasoning else ""
+    text = f"{THINK}{reasoning.strip()}\n</think>\n\n" if reasoning else ""
     text += message.get("content") or ""
     calls = [
         f'<tool_call>\n{{"name": {json.dumps(call["function"]["name"])}, "arguments": '

@@ -366,8 +366,8 @@ def call(random: Random) -> tuple[list[Message], list[Message]]:
     chosen = offer(random, tool)
     offers = [chosen, *some(random, random.choice((0, 0, 1, 1, 2, 3)), tool)]
     random.shuffle(offers)
-    if tool.names.startswith("get_weather get_current_weather weather") and random.random() < 0.15:
-        return [o.schema for o in offers], _two_calls(random, chosen)
+    if tool.names.startswith("get_weather get_current_weather weather") and random.random() < 0.3:
+        return [o.schema for o in offers], two_calls(random, chosen)
     messages, values = _request(random, chosen)
     if random.random() < 0.5:
         messages += _result(random, chosen, values)
@@ -397,7 +397,8 @@ def _result(random: Random, chosen: Offer, values: list[Any]) -> list[Message]:
     ]
 
 
-def _two_calls(random: Random, chosen: Offer) -> list[Message]:
+def two_calls(random: Random, chosen: Offer) -> list[Message]:
+    """A request that needs the same tool for two cities, and its answer."""
     cities = [words.place(random), words.place(random)]
     request = random.choice(
         ("What is the weather in {} and {}?", "Compare the weather in {} and {}.", "Weather in {} and in {}?")
