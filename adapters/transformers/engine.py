@@ -117,6 +117,7 @@ class Engine:
         for name, ids in [
             *((prompt.param, prompt.token_ids) for prompt in prompts),
             ("logit_bias", request.sampling.logit_bias),
+            ("stop_token_ids", request.sampling.stop_token_ids),
         ]:
             if (wrong := next((id for id in ids if not 0 <= id < size), None)) is not None:
                 raise InvalidRequest(f"'{name}': {wrong} is no token id; this model has {size}", param=name)

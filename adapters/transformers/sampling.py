@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..base import Sampling
+from ..errors import ComposeError
 from .grammar import Matcher
 
 T = TypeVar("T")
@@ -22,10 +23,10 @@ LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 class Sampler:
     """Chooses the tokens of one sequence.
 
-    The order is vLLM's: grammar, min_tokens, logit_bias, penalties, temperature, then top_k, top_p, min_p. The draw
-    inverts the cumulative distribution with one number of the sequence's own random numbers, so a seed gives the same
-    text whatever else runs; choice `k` of a seeded request has its own numbers. `tokens` are the sequence's own, which
-    grow outside of here: those it starts with are the prompt's.
+    The order is vLLM's: grammar, min_tokens, logit_bias, penalties, temperature, then top_k, top_p, min_p. Where only
+    an end is possible, min_tokens gives way. The draw inverts the cumulative distribution with one number of the
+    sequence's own random numbers, so a seed gives the same text whatever else runs; choice `k` of a seeded request has
+    its own numbers. `tokens` are the sequence's own, which grow outside of here: those it starts with are the prompt's.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Sampler:
         if self._matcher is not None:
             self._matcher.mask(logits)
         if len(self._tokens) - self._prompt_length < sampling.min_tokens:
-            logits[self._ends] = -math.inf
+            logits = _without(logits, self._ends)
         if sampling.logit_bias:
             logits[list(sampling.logit_bias)] += torch.tensor(list(sampling.logit_bias.values()), device=logits.device)
         if self._repetition_penalty != 1:
@@ -111,8 +112,19 @@ class Sampler:
     def _drawn(self, logits: Tensor) -> int:
         ids, probabilities = filtered(logits / self._temperature, *self._filters)
         cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+        if not cumulative[-1] > 0:
+            raise ComposeError(
+                "the next token has no probabilities: the model's numbers overflow, in its precision or by the "
+                "request's repetition_penalty"
+            )
         at = torch.searchsorted(cumulative, cumulative[-1:] * self._random.random(), right=True)
         return int(at if ids is None else ids[at])
+
+
+def _without(logits: Tensor, tokens: Sequence[int]) -> Tensor:
+    """The logits with these tokens made impossible, unless nothing else is possible."""
+    others = logits.index_fill(-1, torch.tensor(tokens, dtype=torch.long, device=logits.device), -math.inf)
+    return others if others.max() > -math.inf else logits
 
 
 def filtered(logits: Tensor, top_k: int, top_p: float, min_p: float) -> tuple[Tensor | None, Tensor]:

@@ -124,6 +124,13 @@ async def test_a_constraint_is_kept(engine: Engine) -> None:
     assert completion.choices[0].finish_reason == "stop"
 
 
+@pytest.mark.parametrize("fields", [{"min_tokens": 20, "ignore_eos": False}, {"ignore_eos": True}])
+async def test_a_form_that_is_complete_stays_so(engine: Engine, fields: dict[str, Any]) -> None:
+    form = RegexConstraint("[ab]{3}!")
+    completion = await answer(engine, text_request(constraint=form, max_tokens=20, temperature=1.0, **fields))
+    assert text(completion)[3:] == "!"
+
+
 # When it ends
 
 
@@ -321,9 +328,10 @@ def test_one_requests_fault_does_not_hurt_the_others(engine: Engine) -> None:
     engine.add(3, text_request(logit_bias={10**9: 1}))
     engine.add(4, text_request((5, 10**9)))
     engine.add(5, text_request(()))
+    engine.add(6, text_request(stop_token_ids=(10**9,), min_tokens=2))
     outcomes = run(engine)
     assert isinstance(outcomes[1][-1], Usage)
-    for id, param in {2: "structured_outputs", 3: "logit_bias", 4: "prompt", 5: "prompt"}.items():
+    for id, param in {2: "structured_outputs", 3: "logit_bias", 4: "prompt", 5: "prompt", 6: "stop_token_ids"}.items():
         [failure] = outcomes[id]
         assert isinstance(failure, Failure)
         assert (failure.report.kind, failure.report.param) == ("InvalidRequest", param)

@@ -17,6 +17,7 @@ from transformers.generation.logits_process import (
 )
 
 from modelcompose.adapters.base import Sampling
+from modelcompose.adapters.errors import ComposeError
 from modelcompose.adapters.transformers.sampling import Sampler, filtered, with_defaults
 
 GREEDY = 0.0
@@ -123,6 +124,25 @@ def test_repetition_penalty_counts_what_was_generated() -> None:
 def test_min_tokens_keeps_the_end_away() -> None:
     assert choose(logits_of(9, 1, 0), [5, 5], times=4, min_tokens=2) == [1, 1, 0, 0]
     assert choose(logits_of(9, 8, 0), times=2, min_tokens=1, stop_token_ids=(1,)) == [2, 0]
+
+
+@pytest.mark.parametrize("temperature", [GREEDY, 1.0])
+def test_min_tokens_gives_way_where_only_an_end_is_possible(temperature: float) -> None:
+    only_the_end = logits_of(1, -math.inf, -math.inf)
+    assert choose(only_the_end, times=3, min_tokens=9, temperature=temperature) == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("logits", "fields"),
+    [
+        (logits_of(1, math.nan, 2), {}),
+        (logits_of(1, math.inf, 2), {"top_p": 0.5}),
+        (logits_of(1, 2, 3), {"repetition_penalty": 1e-40}),
+    ],
+)
+def test_no_token_is_drawn_where_there_are_no_probabilities(logits: Tensor, fields: dict[str, Any]) -> None:
+    with pytest.raises(ComposeError, match="no probabilities"):
+        choose(logits, [1, 2], temperature=1.0, **fields)
 
 
 def test_logits_are_left_as_they_were() -> None:
