@@ -36,11 +36,16 @@ TOKENS_OF_A_MARK = 12
 
 
 class Matcher:
-    """What one sequence may say next, given what it has said. Thinking is free; the grammar begins after it."""
+    """What one sequence may say next, given what it has said; `param` is the request's field that asks for it.
 
-    def __init__(self, matcher: LLMatcher, loaded: LoadedModel, thinking: Thinking | None) -> None:
+    Thinking is free but for its end: it may not end the answer. The grammar begins after it.
+    """
+
+    def __init__(self, matcher: LLMatcher, loaded: LoadedModel, param: str, thinking: Thinking | None = None) -> None:
         self._matcher = matcher
+        self._param = param
         self._tokenizer = loaded.tokenizer
+        self._ends = sorted(loaded.eos_token_ids)
         self._vocab_size = loaded.vocab_size
         self._thinking = thinking
         self._is_thinking = thinking is not None and thinking.is_open
@@ -51,7 +56,9 @@ class Matcher:
     def allowed(self) -> torch.Tensor | None:
         """A bool for every logit, `[vocab_size]` on the CPU; None while everything is allowed."""
         if self._is_thinking:
-            return None
+            allowed = torch.ones(self._vocab_size, dtype=torch.bool)
+            allowed[self._ends] = False
+            return allowed
         bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")
         allowed = torch.from_numpy(bits[: self._vocab_size]).bool()
         allowed[list(self._free)] = True
@@ -64,13 +71,16 @@ class Matcher:
             logits.masked_fill_(~allowed.to(logits.device), float("-inf"))
 
     def accept(self, token_id: int) -> None:
-        """Move on by the token that was chosen; end-of-sequence tokens included."""
+        """Move on by the token that was chosen, end-of-sequence tokens included.
+
+        Raises InvalidRequest where the form proves too large.
+        """
         if self._is_thinking:
             self._think(token_id)
             return
         has_thought = bool(self._recent)
         if token_id not in self._free:
-            self._matcher.consume_token(token_id)
+            self._consume(token_id)
         elif not has_thought:
             self._is_thinking = True
         elif not self._has_gap:
@@ -82,6 +92,12 @@ class Matcher:
     def is_complete(self) -> bool:
         """Whether the answer may end here."""
         return not self._is_thinking and self._matcher.is_accepting()
+
+    def _consume(self, token_id: int) -> None:
+        self._matcher.consume_token(token_id)
+        if self._matcher.is_error():  # it would allow nothing but the end from here on
+            why = self._matcher.get_error().partition("\n")[0]
+            raise InvalidRequest(f"'{self._param}' cannot be followed any further: {why}", param=self._param)
 
     def _think(self, token_id: int) -> None:
         assert self._thinking is not None
@@ -98,8 +114,8 @@ class Matcher:
 class CallMatcher(Matcher):
     """Lets a sequence say anything until it begins a tool call, which then is a right call of a tool on offer."""
 
-    def __init__(self, matcher: LLMatcher, loaded: LoadedModel, begin: int) -> None:
-        super().__init__(matcher, loaded, None)
+    def __init__(self, matcher: LLMatcher, loaded: LoadedModel, param: str, begin: int) -> None:
+        super().__init__(matcher, loaded, param)
         self._begin = begin
         self._is_calling = False
 
@@ -158,7 +174,7 @@ class GrammarCompiler:
         if begin is None or not tokenizer.is_special_token(begin):
             return None
         grammar = tool_grammar(list(request.tools), syntax, tokenizer, is_single=not syntax.is_list)
-        return CallMatcher(self._compiled_matcher(grammar, "tools"), self._loaded, begin)
+        return CallMatcher(self._compiled_matcher(grammar, "tools"), self._loaded, "tools", begin)
 
     def _calls(self, request: GenerationRequest, syntax: ToolSyntax, answer: dict[str, Any] | None = None) -> str:
         """Tool calls in the model's own format, or instead of them an answer in JSON."""
@@ -171,7 +187,7 @@ class GrammarCompiler:
         return tool_grammar(tools, syntax, self._taken_in("tools"), is_single=is_single, answer=answer)
 
     def _matcher(self, grammar: str, param: str, thinking: Thinking | None) -> Matcher:
-        return Matcher(self._compiled_matcher(grammar, param), self._loaded, thinking)
+        return Matcher(self._compiled_matcher(grammar, param), self._loaded, param, thinking)
 
     def _compiled_matcher(self, grammar: str, param: str) -> LLMatcher:
         key = f"{param}\0{grammar}"
@@ -217,7 +233,8 @@ def _grammar_of(constraint: Constraint) -> tuple[str, str]:
         case RegexConstraint(pattern):
             return "structured_outputs", LLMatcher.grammar_from_regex(pattern)
         case ChoiceConstraint(choices):
-            lark = "start: " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
+            # One terminal, for the parser keeps a row for every alternative of a rule.
+            lark = "start: CHOICE\nCHOICE: " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
             return "structured_outputs", LLMatcher.grammar_from_lark(lark)
         case GrammarConstraint(grammar):
             return "structured_outputs", LLMatcher.grammar_from_lark(grammar)

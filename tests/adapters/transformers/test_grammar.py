@@ -133,6 +133,25 @@ def test_constraint_that_makes_no_sense_is_refused(
     assert words in caught.value.message
 
 
+def test_form_that_grows_beyond_all_bounds_is_an_error_and_no_short_answer(qwen3: LoadedModel) -> None:
+    matcher = matcher_of(qwen3, constraint=RegexConstraint("(a{1,1000}){1,1000}"))
+    [a] = qwen3.tokenizer("a", add_special_tokens=False)["input_ids"]
+
+    def go_on() -> None:
+        for _ in range(1000):
+            matcher.accept(int(a))
+
+    with pytest.raises(InvalidRequest, match=r"cannot be followed any further: .*too many") as caught:
+        go_on()
+    assert caught.value.param == "structured_outputs"
+
+
+def test_there_may_be_thousands_of_choices(qwen3: LoadedModel) -> None:
+    choices = ChoiceConstraint(("", *(f"choice{i}" for i in range(3000))))
+    for text, is_one in {"choice2999": True, "": True, "choice3000": False}.items():
+        assert takes(qwen3, matcher_of(qwen3, constraint=choices), text) is is_one
+
+
 def test_same_constraint_is_compiled_once(qwen3: LoadedModel) -> None:
     compiler = GrammarCompiler(qwen3)
     first, second = (compiler.matcher(RegexConstraint("a+")) for _ in range(2))
@@ -149,6 +168,14 @@ def test_thinking_is_free_and_the_form_begins_after_it(qwen3: LoadedModel, text:
     assert takes(qwen3, matcher_of(qwen3, constraint=ChoiceConstraint(("yes",))), text)
 
 
+def test_thinking_does_not_end_the_answer(qwen3: LoadedModel) -> None:
+    matcher = matcher_of(qwen3, constraint=ChoiceConstraint(("yes",)))
+    matcher.accept(int(qwen3.tokenizer("<think>", add_special_tokens=False)["input_ids"][0]))
+    allowed = matcher.allowed()
+    assert allowed is not None
+    assert set((~allowed).nonzero()[:, 0].tolist()) == qwen3.eos_token_ids
+
+
 def test_thinking_that_the_prompt_has_begun_goes_on(qwen3: LoadedModel) -> None:
     messages = ({"role": "user", "content": "hi"}, {"role": "assistant", "content": "<think>\nwell"})
     request = GenerationRequest(
@@ -160,7 +187,9 @@ def test_thinking_that_the_prompt_has_begun_goes_on(qwen3: LoadedModel) -> None:
     [prompt] = PromptBuilder(qwen3).build(request)
     matcher = GrammarCompiler(qwen3).for_request(request, prompt)
     assert matcher is not None
-    assert matcher.allowed() is None
+    allowed = matcher.allowed()
+    assert allowed is not None
+    assert allowed.sum() == len(allowed) - len(qwen3.eos_token_ids)
     assert takes(qwen3, matcher, " so</think>\n\nyes")
 
 
