@@ -57,7 +57,7 @@ class LoadedModel:
     @property
     def vocab_size(self) -> int:
         """The number of logits; may be larger than the tokenizer's vocabulary."""
-        return int(self.model.config.get_text_config(decoder=True).vocab_size)
+        return _vocab_size(self.model)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -89,7 +89,7 @@ def load(settings: ModelSettings, report: Report) -> LoadedModel:
         device=device,
         dtype=model.dtype,
         context_length=length,
-        eos_token_ids=_eos_token_ids(model.generation_config, tokenizer),
+        eos_token_ids=_eos_token_ids(model, tokenizer),
         defaults=_defaults(model.generation_config, is_encoder_decoder=bool(config.is_encoder_decoder)),
         is_encoder_decoder=bool(config.is_encoder_decoder),
     )
@@ -179,13 +179,19 @@ def _tokenizer(settings: ModelSettings, folder: Path) -> PreTrainedTokenizerBase
     return tokenizer
 
 
-def _eos_token_ids(generation: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    given = generation.eos_token_id
+def _eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    given = model.generation_config.eos_token_id
     ids: list[int | None] = [*given] if isinstance(given, list) else [given]
     template = str(tokenizer.chat_template)
     vocabulary = tokenizer.get_added_vocab()
     ends = [vocabulary[end] for end in TURN_ENDS if end in vocabulary and end in template]
-    return frozenset(token for token in [*ids, tokenizer.eos_token_id, *ends] if isinstance(token, int))
+    size = _vocab_size(model)
+    # A tokenizer may have tokens that its model was never given.
+    return frozenset(token for token in [*ids, tokenizer.eos_token_id, *ends] if token is not None and token < size)
+
+
+def _vocab_size(model: PreTrainedModel) -> int:
+    return int(model.config.get_text_config(decoder=True).vocab_size)
 
 
 def _defaults(generation: GenerationConfig, *, is_encoder_decoder: bool) -> Sampling:

@@ -257,6 +257,12 @@ def test_end_of_sequence_is_everything_that_ends_a_turn(folder: Path) -> None:
     }
 
 
+def test_end_of_sequence_that_the_model_cannot_say_is_none(folder: Path) -> None:
+    size = load_quietly(folder).vocab_size
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [size, size + 5]}))
+    assert max(load_quietly(folder).eos_token_ids) < size
+
+
 def test_generation_config_gives_the_defaults_of_sampling(folder: Path) -> None:
     (folder / "generation_config.json").write_text('{"temperature": 0.6, "top_p": 0.9, "top_k": 20, "do_sample": true}')
     defaults = load_quietly(folder).defaults
