@@ -27,6 +27,9 @@ RESTART_PATIENCE = 60.0
 STEADY_SECONDS = 60.0
 """An engine that lived this long is started again at once, and so is one that died sooner for the first time."""
 
+EXTRA_FIELDS = ("add_special_tokens",)
+"""What `prompt.py` reads of a request's `extra`."""
+
 LONGEST_DELAY = 30.0
 MOST_EARLY_DEATHS = 3
 
@@ -63,6 +66,7 @@ class TransformersAdapter:
         self._supervisor.cancel()
         await asyncio.wait({self._supervisor})
         self._state = ModelState("stopped")
+        self._settled.set()
         self._lose_requests(f"{self._settings.name} was stopped")
 
     def cards(self) -> Sequence[ModelCard]:
@@ -92,7 +96,7 @@ class TransformersAdapter:
         id = next(self._ids)
         queue = self._queues[id] = asyncio.Queue()
         try:
-            self._child.send(Submit(id, request))
+            self._child.send(Submit(id, _without_unknown(request)))
             while True:
                 outcome = await queue.get()
                 if isinstance(outcome, Failure | Usage):
@@ -182,6 +186,12 @@ class TransformersAdapter:
                     self._settled.set()
                 elif message.state.phase == "failed":
                     self._give_up(message.state.detail)
+
+
+def _without_unknown(request: GenerationRequest) -> GenerationRequest:
+    """The request without those fields of its body that the engine would ignore; they may be large or strange."""
+    known = {name: value for name, value in request.extra.items() if name in EXTRA_FIELDS}
+    return msgspec.structs.replace(request, extra=known)
 
 
 def _sum(a: ModelCounters, b: ModelCounters) -> ModelCounters:

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
+from ..errors import InvalidRequest
 from .messages import FromEngine, Launch, ToEngine
 from .settings import ModelSettings
 
@@ -77,11 +78,18 @@ class Line:
         self._socket.close(linger=0)
 
     def send(self, message: ToEngine) -> None:
-        """Send without waiting; what is meant for an engine that is gone is dropped."""
+        """Send without waiting; what is meant for an engine that is gone is dropped.
+
+        Raises InvalidRequest for what MessagePack has no form for.
+        """
+        try:
+            encoded = self._encoder.encode(message)
+        except (OverflowError, RecursionError) as error:
+            raise InvalidRequest(f"a value in this request is too large for the model's process: {error}") from None
         if self._socket.closed:
             return
         with contextlib.suppress(zmq.Again):
-            self._socket.send(self._encoder.encode(message), zmq.NOBLOCK)
+            self._socket.send(encoded, zmq.NOBLOCK)
         # ZeroMQ's file descriptor tells of changes only, and sending may have swallowed one.
         self._loop.call_soon(self.drain)
 
@@ -172,8 +180,16 @@ async def _pass_log_on(stderr: asyncio.StreamReader | None, name: str) -> None:
             continue
         if not line:
             return
-        try:
-            level, _, text = json.loads(line)
-        except ValueError:
-            level, text = logging.WARNING, line.decode(errors="replace").rstrip()
+        level, text = _log_record(line)
         logger.log(level, "%s: %s", name, text)
+
+
+def _log_record(line: bytes) -> tuple[int, str]:
+    """Level and text of a line that the engine's log wrote, or that something else printed."""
+    try:
+        match json.loads(line):
+            case [int(level), str(), str(text)]:
+                return level, text
+    except (ValueError, RecursionError):
+        pass
+    return logging.WARNING, line.decode(errors="replace").rstrip()

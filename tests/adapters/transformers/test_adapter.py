@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 import pytest_asyncio
 from engines import text_request
 from tiny_models import CONTEXT_LENGTH, TinyModel
 
-from modelcompose.adapters.base import ModelCounters, RegexConstraint
+from modelcompose.adapters.base import JsonConstraint, ModelCounters, RegexConstraint
 from modelcompose.adapters.errors import ContextLengthExceeded, EngineDied, InvalidRequest, ModelUnavailable
 from modelcompose.adapters.events import Accepted, Event, Usage, collect
 from modelcompose.adapters.transformers.adapter import TransformersAdapter
@@ -78,6 +79,19 @@ async def test_refusals_come_as_the_errors_they_are(adapter: TransformersAdapter
         await collect(adapter.generate(text_request(max_tokens=1000)))
     with pytest.raises(InvalidRequest):
         await collect(adapter.generate(text_request(constraint=RegexConstraint("(unclosed"))))
+
+
+async def test_what_the_engine_does_not_know_does_not_matter_however_odd(adapter: TransformersAdapter) -> None:
+    strange = msgspec.structs.replace(text_request(max_tokens=2), extra={"number": 10**30, "add_special_tokens": False})
+    assert (await collect(adapter.generate(strange))).usage == Usage(20, 2)
+
+
+async def test_a_number_that_does_not_get_through_to_the_engine_is_refused(adapter: TransformersAdapter) -> None:
+    before = counters(adapter)
+    with pytest.raises(InvalidRequest, match="too large"):
+        await collect(adapter.generate(text_request(constraint=JsonConstraint({"maximum": 2**70}))))
+    assert counters(adapter) == before
+    assert not adapter._queues
 
 
 async def test_twenty_streams_at_once_are_not_mixed_up(adapter: TransformersAdapter) -> None:
@@ -181,6 +195,17 @@ async def test_nothing_but_the_engines_log_is_left_when_it_ends(
     assert set(psutil.Process().children()) == children
     assert not folder.exists()
     assert any(record.levelno == logging.INFO and "tiny: " in record.getMessage() for record in caplog.records)
+
+
+async def test_who_waits_for_a_new_engine_hears_at_once_that_there_will_be_none(tiny_model: TinyModel) -> None:
+    async with TransformersAdapter(settings_of(tiny_model("gpt2"))) as adapter:
+        await adapter.ready()
+        os.kill(engine_pid(adapter), signal.SIGKILL)
+        await until(lambda: adapter.cards()[0].state.phase == "loading")
+        waiting = asyncio.create_task(collect(adapter.generate(text_request())))
+        await asyncio.sleep(0.1)
+    with pytest.raises(ModelUnavailable, match="stopped"):
+        await asyncio.wait_for(waiting, 2)
 
 
 async def test_ending_while_it_still_loads_ends_at_once(tiny_model: TinyModel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -50,6 +51,24 @@ def test_the_engine_ends_with_its_killed_server_which_never_imported_torch(tiny_
         server.send_signal(signal.SIGKILL)
     assert not psutil.wait_procs([engine], timeout=5)[1]
     assert not Path(address.removeprefix("ipc://")).parent.exists()
+
+
+async def test_whatever_an_engine_prints_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    printed = asyncio.StreamReader()
+    printed.feed_data(
+        b'[20, "load", "said"]\n5\n{"a": 1, "b": 2, "c": 3}\n["x", "y", "z"]\n\xff!\n[20, "end", "last"]\n'
+    )
+    printed.feed_eof()
+    await child._pass_log_on(printed, "tiny")
+    assert [record.getMessage() for record in caplog.records] == [
+        "tiny: said",
+        "tiny: 5",
+        'tiny: {"a": 1, "b": 2, "c": 3}',
+        'tiny: ["x", "y", "z"]',
+        "tiny: \ufffd!",
+        "tiny: last",
+    ]
 
 
 async def test_states_then_steps_also_over_the_loopback(tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
