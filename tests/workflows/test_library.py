@@ -157,7 +157,7 @@ def test_a_name_is_the_librarys_unless_there_is_such_a_file(tmp_path: Path, monk
 )
 async def test_a_role_answers_one_question_or_a_conversation(name: str, given: str, role: str) -> None:
     model = Model("I am sorry.")
-    assert await run(name, model, {given: "Where is it?"}) == {"generated": "I am sorry."}
+    assert await run(name, model, {given: "Where is it?"}) == "I am sorry."
     assert model.asked(0)[0][1].startswith(role)
     assert model.asked(0)[1:] == [("user", "Where is it?")]
     turns = (
@@ -177,7 +177,7 @@ async def test_a_role_answers_one_question_or_a_conversation(name: str, given: s
 
 async def test_summarise() -> None:
     model = Model("It is short.")
-    assert await run("summarise", model, {"text": "A long text."}) == {"generated": "It is short."}
+    assert await run("summarise", model, {"text": "A long text."}) == "It is short."
     assert model.asked(0) == [("user", "Summarize this text in one sentence:\n\nA long text.")]
     assert model.requests[0].sampling.temperature == 0.2
     request = asks("A long text.", extra={"metadata": {"length": "ten words"}})
@@ -187,7 +187,7 @@ async def test_summarise() -> None:
 
 async def test_translate() -> None:
     model = Model("hola")
-    assert await run("translate", model, {"text": "hello"}) == {"generated": "hola"}
+    assert await run("translate", model, {"text": "hello"}) == "hola"
     assert model.asked(0) == [("user", "Translate 'hello' to Spanish.")]
     await answer("translate", model, asks("hello", extra={"input": {"language": "French"}}))
     assert model.asked(1) == [("user", "Translate 'hello' to French.")]
