@@ -107,7 +107,7 @@ def _refuse_unsupported_completion(body: CompletionBody) -> None:
         return
     if body.best_of < (body.n or 1):
         raise InvalidRequest(
-            f"Invalid 'best_of': expected at least n ({body.n}), but got {body.best_of} instead.",
+            f"Invalid 'best_of': expected at least n ({body.n or 1}), but got {body.best_of} instead.",
             param="best_of",
             code="integer_below_min_value",
         )

@@ -12,7 +12,7 @@ from .errors import BodyTooLarge
 async def read_body(request: Request, limit: int) -> bytes:
     """The whole body; raises `BodyTooLarge`, and reads no further, once it is clear that it has over `limit` bytes."""
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
     parts: list[bytes] = []
     size = 0

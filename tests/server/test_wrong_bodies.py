@@ -281,6 +281,19 @@ async def test_a_large_body_is_refused_before_it_is_read(client: Client) -> None
     assert read == 3
 
 
+async def test_a_length_that_is_no_number_is_not_believed(client: Client) -> None:
+    body = json.dumps(TEXT).encode()
+    headers = {"content-length": "²".encode("latin-1")}
+    assert (
+        await client(ScriptedAdapter({"m": says("hi")})).post("/v1/completions", content=body, headers=headers)
+    ).is_success
+
+
+async def test_what_was_not_given_is_counted_as_its_default(client: Client) -> None:
+    reply = await client(ScriptedAdapter({"m": says("hi")})).post("/v1/completions", json=TEXT | {"best_of": 0})
+    assert reply.json()["error"]["message"] == "Invalid 'best_of': expected at least n (1), but got 0 instead."
+
+
 async def test_unknown_fields_are_passed_on_unless_the_server_is_strict(client: Client) -> None:
     adapter = ScriptedAdapter({"m": says("hi")})
     body = TEXT | {"mirostat": 2}
