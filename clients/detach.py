@@ -19,7 +19,7 @@ from .compose_files import paths_of
 from .console import Console, explained, open_console
 from .plan import UpOptions, plan_of
 from .reach import conditions
-from .running import RunningServer, log_of, running_servers, servers_here
+from .running import RunningServer, log_of, running_servers, server_with
 
 SECONDS_BETWEEN_LOOKS = 0.1
 INTERRUPTED = 130
@@ -33,11 +33,9 @@ def run(options: UpOptions) -> int:
     Raises ConfigError.
     """
     console = open_console()
-    port = plan_of(options).port
-    for server in servers_here(options.compose):
-        if server.url.endswith(f":{port}"):
-            console.say(f"{server.url} is served already (process {server.pid}); 'model-compose down' stops it.")
-            return 0
+    if (there := server_with(plan_of(options).port, options.compose)) is not None:
+        console.say(f"{there.url} is served already (process {there.pid}); 'model-compose down' stops it.")
+        return 0
     log = log_of(paths_of(options.compose))
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:

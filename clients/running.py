@@ -113,3 +113,8 @@ def servers_here(options: ComposeOptions) -> list[RunningServer]:
         for server in running_servers()
         if (server.files == paths if options.files else folder in (server.folder, server.working_dir))
     ]
+
+
+def server_with(port: int, options: ComposeOptions) -> RunningServer | None:
+    """The one among `servers_here` that has the port."""
+    return next((server for server in servers_here(options) if server.url.endswith(f":{port}")), None)

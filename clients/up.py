@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from .. import __version__
+from ..adapters.errors import ConfigError
 from .announce import announcement, greeting
 from .console import Console, configure_logging, open_console
 from .listen import is_loopback, listen, url_of
 from .offer import Offer, open_offer
 from .plan import Plan, UpOptions, plan_of
-from .running import RunningServer, noted, project_of
+from .running import RunningServer, noted, project_of, server_with
 
 if TYPE_CHECKING:
     import socket
@@ -47,6 +48,8 @@ def run(options: UpOptions) -> int:
     console = open_console()
     configure_logging(console, options.log_level)
     plan = plan_of(options)
+    if (there := server_with(plan.port, options.compose)) is not None:
+        raise ConfigError(f"{there.url} is served already (process {there.pid}); 'model-compose down' stops it")
     with listen(plan.host, plan.port) as sockets:
         note = nullcontext() if options.stop_with_stdin else noted(_note(options, plan, sockets))
         try:
