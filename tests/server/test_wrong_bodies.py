@@ -282,11 +282,10 @@ async def test_a_large_body_is_refused_before_it_is_read(client: Client) -> None
 
 
 async def test_a_length_that_is_no_number_is_not_believed(client: Client) -> None:
-    body = json.dumps(TEXT).encode()
+    model = client(ScriptedAdapter({"m": says("hi")}))
     headers = {"content-length": "²".encode("latin-1")}
-    assert (
-        await client(ScriptedAdapter({"m": says("hi")})).post("/v1/completions", content=body, headers=headers)
-    ).is_success
+    reply = await model.post("/v1/completions", content=msgspec.json.encode(TEXT), headers=headers)
+    assert reply.status_code == 200
 
 
 async def test_what_was_not_given_is_counted_as_its_default(client: Client) -> None:
