@@ -122,6 +122,7 @@ class ScriptedUpstream:
     models: Any = field(default_factory=lambda: listed(NAME))
     port: int = 0
     asked: list[Asked] = field(default_factory=list)
+    was_asked: asyncio.Event = field(default_factory=asyncio.Event)
     connections: int = 0
     looks: int = 0
     _server: asyncio.Server | None = None
@@ -156,7 +157,7 @@ class ScriptedUpstream:
                 gone = asyncio.create_task(reader.read(1))
                 answering = asyncio.create_task(self._answer(asked, writer))
                 await asyncio.wait({gone, answering}, return_when=asyncio.FIRST_COMPLETED)
-                if not answering.done():
+                if not answering.done() or answering.exception() is not None:
                     asked.left = time.perf_counter()
                 asked.is_over.set()
                 gone.cancel()
@@ -192,6 +193,7 @@ class ScriptedUpstream:
         if asked.method == "GET":
             return whole(self.models) if not isinstance(self.models, list) else self.models
         self.asked.append(asked)
+        self.was_asked.set()
         return self.script(asked)
 
 

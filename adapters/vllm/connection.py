@@ -167,8 +167,11 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(Broken(f"this is no HTTP: {error}"))
-        if self._pieces or self._trouble is not None or self.is_complete or self._has_head:
-            self._wake()
+        if not self._has_head:
+            self._head_size += len(data)
+            if self._head_size > LARGEST_HEAD:
+                self._fail(Broken(f"its head has more than {LARGEST_HEAD} bytes"))
+        self._wake()
         if self._size > MOST_WAITING and not self._is_paused and self._transport is not None and self.is_open:
             self._is_paused = True
             self._transport.pause_reading()
@@ -190,10 +193,6 @@ class Connection(asyncio.Protocol):
     # The parser's side
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_size += len(name) + len(value)
-        if self._head_size > LARGEST_HEAD:
-            self._fail(Broken(f"its head has more than {LARGEST_HEAD} bytes"))
-            return
         self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:

@@ -43,6 +43,7 @@ class Endpoint:
         self._always = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
         self._free: list[Connection] = []
         self._open: set[Connection] = set()
+        self._is_closed = False
 
     def post(self, route: str, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
         """The bytes of a request with a JSON body to a route of OpenAI's."""
@@ -93,7 +94,8 @@ class Endpoint:
             connection.leave()
 
     def close(self) -> None:
-        """End all connections."""
+        """End all connections, and make no more."""
+        self._is_closed = True
         for connection in list(self._open):
             connection.close()
 
@@ -107,6 +109,8 @@ class Endpoint:
         return None
 
     async def _connected(self) -> Connection:
+        if self._is_closed:
+            raise Unreachable("it is used no more")
         loop = asyncio.get_running_loop()
         context = ssl.create_default_context() if self._is_secure else None
         try:

@@ -22,7 +22,7 @@ LARGEST_EVENT = 256 << 20
 
 _BETWEEN_EVENTS = re.compile(rb"(?>\r\n|\n|\r){2,}")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-_END = re.compile(rb".*(?:\n\n|\r\n\r\n|\r\r)", re.DOTALL)
+_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 # In JSON a quote within a text has a backslash before it, so that these are found where they are keys only.
 _REASONING = re.compile(rb'"reasoning"\s*:\s*("(?:[^"\\]|\\.)*+")')
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
@@ -79,11 +79,10 @@ class StreamRelay:
         # An end may lie across the border; the copying of a large event again and again is avoided.
         around = (self._held[-1][-3:] if self._held else b"") + data
         self._held.append(data)
-        if not _END.match(around):
+        if not _last_end(around):
             return b""
         whole = b"".join(self._held)
-        found = _END.match(whole)
-        end = found.end() if found else 0
+        end = _last_end(whole)
         self._held = [whole[end:]] if end < len(whole) else []
         self._held_size = len(whole) - end
         return whole[:end]
@@ -92,9 +91,14 @@ class StreamRelay:
         """Every event of a block looked at for itself."""
         events: list[bytes] = []
         for event in _BETWEEN_EVENTS.split(block):
-            if self.is_done or self.failure is not None:
+            if self.is_done:
                 break
-            events.append(self._event(event))
+            try:
+                events.append(self._event(event))
+            except UpstreamError as error:
+                # What came before it is handed on first.
+                self.failure = error
+                break
         checked = b"".join(events)
         self._last = (self._last[1], checked or self._last[0])
         return checked
@@ -108,8 +112,7 @@ class StreamRelay:
             self.is_done = True
             return DONE
         if (error := _error_in(data)) is not None:
-            self.failure = error
-            return b""
+            raise error
         return b"data: %b\n\n" % _respelled(data, self._model)
 
 
@@ -122,6 +125,11 @@ def whole_answer(body: bytes, model: str | None) -> tuple[bytes, Usage | None]:
         raise error
     name = None if model is None else msgspec.Raw(msgspec.json.encode(model))
     return _respelled(body, name), usage_of(answer)
+
+
+def _last_end(data: bytes) -> int:
+    """Where the last event that is complete ends; 0 if none is."""
+    return max(at + len(end) if (at := data.rfind(end)) >= 0 else 0 for end in _ENDS)
 
 
 def _is_plain(block: bytes) -> bool:

@@ -82,16 +82,18 @@ class Replica:
             else:
                 self._is_up(models)
             self.is_known.set()
-            is_up = self.condition == "up"
-            await self._rest(self._interval if is_up else pause)
-            pause = FIRST_PAUSE if is_up else min(pause * 2, LONGEST_PAUSE)
+            if self.condition == "up":
+                pause = FIRST_PAUSE
+                await self._doubted_within(self._interval)
+            else:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def _rest(self, seconds: float) -> None:
+    async def _doubted_within(self, seconds: float) -> None:
         await asyncio.sleep(SHORTEST_PAUSE)
         try:
-            async with asyncio.timeout(max(0.0, seconds - SHORTEST_PAUSE)):
-                # A server that is down is looked at again in its time; requests do not reach it anyway.
-                await (self._doubted.wait() if self.condition == "up" else asyncio.Event().wait())
+            async with asyncio.timeout(seconds):
+                await self._doubted.wait()
         except TimeoutError:
             return
 
