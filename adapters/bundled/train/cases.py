@@ -198,8 +198,8 @@ def _roles(random: Random, corpus: Corpus, judge: Judge, count: int) -> Iterator
         blocks = [b for b in corpus.blocks if not b.systems and any(a.tone == tone for a in b.answers)]
         for block in random.sample(blocks, min(count, len(blocks))):
             question = expand(random.choice(block.questions))[0]
-            trained = pick(random.choice(prompts[:-1]), random)
-            for group, prompt in (("system prompt as trained", trained), ("held-out system prompt", prompts[-1])):
+            common = pick(random.choice(prompts[:-1]), random)
+            for group, prompt in (("common system prompts", common), ("held-out system prompt", prompts[-1])):
                 yield Case(f"tone {tone}, {group}", _user(question, prompt), judge.has_tone(block, tone))
     for _ in range(count):
         name = _unseen(random, random.randint(3, 7)).capitalize()
