@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import httpx2
 import pytest
 from documents import blocks
 from served import ENVIRONMENT, Served, a_free_port, run_command, serving
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "workflows.md").read_text(encoding="utf-8")
+
+ENDED = {"cancelled", "completed"}
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -49,6 +52,12 @@ def test_a_curl_line_works_as_it_is_pasted(line: str, server: Served) -> None:
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
     if "/v1/" in line:
         assert ended.stdout.endswith("data: [DONE]\n\n")
+    elif "/workflows/runs" not in line:
+        assert "user_prompt" in ended.stdout or "customer-support" in ended.stdout
+    elif "wait_for_completion" in line:
+        task = json.loads(ended.stdout)
+        assert httpx2.get(f"{server.url}/api/tasks/{task['task_id']}").json()["workflow_id"] == "assistant"
+        assert httpx2.post(f"{server.url}/api/tasks/{task['task_id']}/cancel").json()["status"] in ENDED
     else:
         assert json.loads(ended.stdout)["output"].strip()
 
