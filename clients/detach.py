@@ -10,11 +10,12 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
-from ..adapters.errors import ComposeError
+from ..adapters.errors import ComposeError, ConfigError
 from .compose_files import paths_of
 from .console import Console, explained, open_console
 from .plan import UpOptions, plan_of
@@ -37,8 +38,7 @@ def run(options: UpOptions) -> int:
         console.say(f"{there.url} is served already (process {there.pid}); 'model-compose down' stops it.")
         return 0
     log = log_of(paths_of(options.compose))
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    with _opened(log) as output:
         process = _start(msgspec.structs.replace(options, log=log), output)
     try:
         ready = _wait_until_ready(process, console)
@@ -52,6 +52,14 @@ def run(options: UpOptions) -> int:
     console.say(f"Ready: {ready.url}/v1 (process {ready.pid})", "bold green")
     console.say("'model-compose logs' shows what it says, 'model-compose down' stops it.")
     return 0
+
+
+def _opened(log: Path) -> IO[bytes]:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("wb")
+    except OSError as error:
+        raise ConfigError(f"the log {log} cannot be written: {error.strerror}") from None
 
 
 def _start(options: UpOptions, output: IO[bytes]) -> subprocess.Popen[bytes]:

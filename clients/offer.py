@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
-from ..adapters.base import Adapter
+from ..adapters.base import Adapter, ModelCard
 from ..adapters.errors import ConfigError
 from ..adapters.runs import Runs
 from ..adapters.transformers.adapter import TransformersAdapter
@@ -21,11 +21,17 @@ _FOR_ALL = ("device", "precision", "max_model_len", "max_concurrent_count", "cac
 _FOR_ALL_IF_SET = ("trust_remote_code", "local_files_only")
 
 
+class Local(Protocol):
+    """Something that is run here and takes its time to load."""
+
+    def cards(self) -> Sequence[ModelCard]: ...
+
+
 class Offer(NamedTuple):
-    """`models` is what clients may ask for, workflows first; `local` those of them that are run here."""
+    """`models` is what clients may ask for, workflows first; `local` what is run here, also servers of components."""
 
     models: Sequence[Adapter]
-    local: Sequence[Adapter]
+    local: Sequence[Local]
     runs: Runs | None = None
 
 
@@ -71,7 +77,7 @@ async def _with_workflows(
     _check_names([each.name for each in workflows], list(named))
     local = [*named.values(), *(each for each in runner.local_models if each not in named.values())]
     offered += _one_of_each_name([*workflows, *local])
-    return Offer(offered, local, WorkflowRuns(runner))
+    return Offer(offered, [*local, *runner.servers], WorkflowRuns(runner))
 
 
 def with_defaults(settings: ModelSettings, common: ModelSettings) -> ModelSettings:
@@ -96,5 +102,7 @@ def _one_of_each_name(models: Sequence[Adapter]) -> list[Adapter]:
     """The models without those that could not be asked for, because one before them has their name."""
     found: dict[str, Adapter] = {}
     for each in models:
-        found.setdefault(each.cards()[0].id, each)
+        cards = each.cards()
+        # Servers elsewhere have not told of their models yet.
+        found.setdefault(cards[0].id if cards else f" {id(each)}", each)
     return list(found.values())

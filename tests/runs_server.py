@@ -26,6 +26,7 @@ class Served(NamedTuple):
 
     http: httpx2.AsyncClient
     scripts: ScriptedAdapter
+    server: uvicorn.Server
 
     async def run(self, given: Any = None, **fields: Any) -> httpx2.Response:
         """The answer to a run."""
@@ -78,7 +79,7 @@ async def serving(
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         limits = httpx2.Limits(max_connections=None)
         async with httpx2.AsyncClient(base_url=url, timeout=30, limits=limits) as http:
-            yield Served(http, scripts)
+            yield Served(http, scripts, server)
         server.should_exit = True
         await serving
 

@@ -301,6 +301,25 @@ async def test_a_client_that_leaves_a_stream_ends_its_run() -> None:
         await eventually(lambda: adapter.closed_early == 1)
 
 
+async def test_a_server_that_shuts_down_says_so_in_its_streams() -> None:
+    async with serving(STREAM, scripts(m=FOREVER)) as server, server.stream({"prompt": "x"}) as response:
+        chunks = response.aiter_bytes()
+        content = await anext(chunks)
+        server.server.should_exit = True
+        content += b"".join([chunk async for chunk in chunks])
+    events = events_of(content)
+    assert events[-1].name == "failed"
+    assert last_of(events)["error"]["message"] == "This server is shutting down."
+
+
+async def test_runs_that_nobody_waits_for_end_with_the_server() -> None:
+    adapter = scripts(m=FOREVER)
+    async with serving(ECHO, adapter) as server:
+        await server.run({"prompt": "x"}, wait_for_completion=False)
+        await eventually(lambda: adapter.requests)
+    assert adapter.closed_early == 1
+
+
 # Tasks
 
 
