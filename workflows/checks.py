@@ -13,9 +13,11 @@ from .forms import Reading
 from .graph import action_of, component_of, cycle_in, default_workflow, dependencies_of, model_name, references_in
 from .references import Reference
 from .schema import (
+    BaseModelComponent,
     Component,
     HttpAction,
     HttpClientComponent,
+    HubModel,
     Job,
     NamedModel,
     ShellComponent,
@@ -123,8 +125,30 @@ class _Checks:
                 if command.command is None:
                     node, _ = find(self.root, (*path, "actions", number))
                     yield Problem(node.place, joined(node.path, "command"), "is missing")
+        if isinstance(component, BaseModelComponent):
+            yield from self._model(component, path)
         if not component.actions:
             yield self._at(path, f"has no action{_FIRST_KEY.get(component.type, '')}")
+
+    def _model(self, component: BaseModelComponent, path: Path) -> Iterator[Problem]:
+        """Which keys go with which driver."""
+        node, _ = find(self.root, path)
+        if component.driver == "vllm" and not component.base_url:
+            yield Problem(
+                node.place, joined(node.path, "base_url"), "is missing: driver: vllm needs a server to talk to"
+            )
+        elif component.driver == "transformers" and component.model is None:
+            yield Problem(node.place, joined(node.path, "model"), "is missing")
+        is_far = component.driver == "vllm"
+        for key in _OF_LOCAL_MODELS if is_far else _OF_SERVERS:
+            if key in component.model_fields_set:
+                yield self._at((*path, key), f"goes with driver: {_DRIVERS[not is_far]} only", at_key=True)
+        is_plain = isinstance(component.model, HubModel) and component.model.model_fields_set <= {
+            "provider",
+            "repository",
+        }
+        if is_far and component.model is not None and not is_plain:
+            yield self._at((*path, "model"), "must be the name that the servers of 'base_url' have for it")
 
     def _workflow_named(self, name: str, path: Path) -> Iterator[Problem]:
         known = [node.fields["id"].text if "id" in node.fields else "default" for node in self._workflow_nodes()]
@@ -262,6 +286,16 @@ def _reads_items(value: Any) -> bool:
     )
 
 
+_DRIVERS = ("transformers", "vllm")
+_OF_SERVERS = ("base_url", "api_key", "aliases", "timeout")
+_OF_LOCAL_MODELS = (
+    "device",
+    "precision",
+    "quantization",
+    "peft_adapters",
+    "trust_remote_code",
+    "max_model_len",
+)
 _IN_ACTION_OUTPUT = {"input", "index", "output", "response", "result"}
 _IN_OPENAI_INPUT = {"input", "messages", "prompt", "request", "metadata"}
 _FIRST_KEY = {

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from ..adapters.base import Adapter, GenerationRequest
-from ..adapters.errors import ModelNotFound
+from ..adapters.errors import ModelNotFound, ModelUnavailable
 from ..adapters.transformers.adapter import TransformersAdapter
 from ..adapters.transformers.settings import ModelSettings
+from ..adapters.vllm.adapter import UpstreamAdapter
+from ..adapters.vllm.settings import UpstreamSettings
 from .components.call import Call, Component, Meter
 from .components.http_client import HttpClient
 from .components.http_server import HttpServer
@@ -160,9 +162,13 @@ class Runner:
         key = msgspec.json.encode(settings)
         adapter = self._local.get(key)
         if adapter is None:
-            adapter = self._local[key] = await opened.enter_async_context(self._open_model(settings))
+            adapter = self._local[key] = await opened.enter_async_context(self._adapter(settings))
         self._model_of[form.id] = adapter
-        return lambda: (adapter, settings.name)
+        known = settings.name if isinstance(settings, ModelSettings) else settings.model
+        return lambda: (adapter, known or _first_name(adapter, form.id))
+
+    def _adapter(self, settings: ModelSettings | UpstreamSettings) -> AbstractAsyncContextManager[Adapter]:
+        return self._open_model(settings) if isinstance(settings, ModelSettings) else UpstreamAdapter(settings)
 
     def _named(self, name: str) -> Adapter:
         adapter = self._find_model(name)
@@ -174,6 +180,14 @@ class Runner:
     async def _run_inside(self, workflow: str | None, given: Any, call: Call) -> AsyncIterator[Any]:
         async with self.run(workflow, given, request=call.request, meter=call.meter) as run:
             yield await run.outcome()
+
+
+def _first_name(adapter: Adapter, component: str) -> str:
+    """The first of the models that the servers of a component have."""
+    cards = adapter.cards()
+    if not cards:
+        raise ModelUnavailable(f"the servers of component '{component}' have told of no model yet", retry_after=2)
+    return cards[0].id
 
 
 def _prepared(workflow: Workflow, given: Any) -> Any:

@@ -90,6 +90,12 @@ def _device(name: str) -> str:
     return name
 
 
+def _server_url(url: str) -> str:
+    if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", url):
+        raise ValueError(f"must be a URL as http://host:port/v1, not '{url}'")
+    return url
+
+
 def _upper(value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
 
@@ -117,6 +123,7 @@ Penalty = Annotated[Number, Field(ge=-2, le=2)]
 Port = Annotated[Whole, Field(ge=0, le=65535)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 BasePath = Annotated[str, AfterValidator(_base_path)]
+ServerUrl = Annotated[str, AfterValidator(_server_url)]
 Commands = tuple[str | tuple[str, ...], ...]
 EnvironmentText = Annotated[str, BeforeValidator(_environment_text)]
 
@@ -311,8 +318,22 @@ class BaseModelComponent(BaseComponent):
     driver: Literal["transformers", "vllm"] = Field(
         default="transformers", description="what runs it; `huggingface` is `transformers`"
     )
-    model: BundledModel | HubModel | LocalModel | NamedModel = Field(
-        discriminator="provider", description="`bundled`, a hub id, a path, or an object with `provider`"
+    model: Annotated[BundledModel | HubModel | LocalModel | NamedModel, Field(discriminator="provider")] | None = Field(
+        default=None,
+        description="`bundled`, a hub id, a path, or an object with `provider`; at a `base_url` its name there "
+        "(all models there if left out)",
+    )
+    base_url: tuple[ServerUrl, ...] = Field(
+        default=(),
+        description="with `driver: vllm`: a server that has the model, or a list of them that are used as one",
+    )
+    api_key: str | None = Field(default=None, description="for the servers of `base_url`")
+    aliases: dict[str, str] = Field(
+        default={}, description="further names for models of those servers, each with the servers' name"
+    )
+    timeout: Seconds | None = Field(
+        default=None,
+        description="seconds such a server may be silent; if left out, no limit until its answer begins, then 300",
     )
     device: Annotated[str, AfterValidator(_device)] = Field(default="auto", description=DEVICES)
     precision: Literal["auto", "float32", "float16", "bfloat16"] = Field(
@@ -344,11 +365,16 @@ ModelComponent = ChatModelComponent | TextModelComponent
 class Lifecycle(Form):
     """How a server of ours is installed, started and cleaned up; each a list of commands for the shell or of words."""
 
-    install: Commands = Field(default=(), description="run once, before everything else")
-    build: Commands = Field(default=(), description="run before every start, after `install`")
+    install: Commands = Field(default=(), description="run once, and again when their text changes")
+    build: Commands = Field(
+        default=(), description="run once after `install`, and again when the text of either changes"
+    )
     start: Commands = Field(default=(), description="the server itself; it runs until it is stopped")
     clean: Commands = Field(default=(), description="run after the server has ended")
-    working_dir: str | None = Field(default=None, description="relative to the compose file")
+    working_dir: str | None = Field(
+        default=None,
+        description="relative to the compose file; its folder if left out, where Python then imports nothing from",
+    )
     env: dict[str, EnvironmentText] = Field(
         default={}, description="environment variables; a list of NAME=VALUE does too"
     )

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from .merge import merge
 from .schema import (
     BaseComponent,
+    BaseModelComponent,
     ChatAction,
     ChatModelComponent,
     ComposeFile,
@@ -160,7 +161,9 @@ class _Speller:
         self._lift_into_action(node, fields, kind)
         if kind.component is HttpServerComponent:
             self._lift_into_manage(node, fields)
-        self._change(fields, "model", self._model)
+        if issubclass(kind.component, BaseModelComponent):
+            self._change(fields, "base_url", _listed)
+        self._change(fields, "model", _served if "base_url" in fields and _is_text(fields, "model") else self._model)
         self._change(fields, "peft_adapters", self._adapters)
         self._change(fields, "env", _environment)
         self._change(fields, "retry", _retry)
@@ -343,6 +346,19 @@ def _of_actions(kind: Kind) -> set[str]:
 
 def _driver(node: Node) -> Node:
     return node.with_value("transformers") if node.text == "huggingface" else node
+
+
+def _listed(node: Node) -> Node:
+    return node.with_value([node]) if isinstance(node.value, str) else node
+
+
+def _is_text(fields: dict[str, Node], key: str) -> bool:
+    return key in fields and isinstance(fields[key].value, str)
+
+
+def _served(node: Node) -> Node:
+    """Whatever a server calls its model; it need not be a hub id."""
+    return node.with_value({"provider": node.with_value("huggingface"), "repository": node})
 
 
 def _environment(node: Node) -> Node:

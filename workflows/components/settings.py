@@ -1,4 +1,4 @@
-"""Which local model a component wants, in the adapter's words. Pure."""
+"""Which model a component wants, in the adapter's words. Pure."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from pathlib import Path
 from ...adapters.bundled import MODEL_FOLDER
 from ...adapters.errors import ConfigError
 from ...adapters.transformers.settings import ModelSettings
+from ...adapters.vllm.connection import Patience
+from ...adapters.vllm.settings import UpstreamSettings
 from ..schema import BundledModel, ChatModelComponent, HubModel, LocalModel, TextModelComponent
 
 DEFAULT_CONCURRENCY = ModelSettings(name="", source="").max_concurrent_count
 
 
-def settings_of(component: ChatModelComponent | TextModelComponent, folder: Path) -> ModelSettings:
-    """How to load the component's model; relative paths are relative to `folder`."""
-    if component.driver != "transformers":
-        raise ConfigError(f"component '{component.id}': models with `driver: {component.driver}` are not run here yet")
+def settings_of(component: ChatModelComponent | TextModelComponent, folder: Path) -> ModelSettings | UpstreamSettings:
+    """How to load the component's model, or where to reach it; relative paths are relative to `folder`."""
+    if component.driver == "vllm":
+        return _upstream(component)
     name, source = _name_and_source(component, folder)
     hub = component.model if isinstance(component.model, HubModel) else HubModel(repository=source)
     return ModelSettings(
@@ -32,6 +34,19 @@ def settings_of(component: ChatModelComponent | TextModelComponent, folder: Path
         peft_adapters=tuple(_place(each, folder) for each in component.peft_adapters),
         max_model_len=component.max_model_len,
         max_concurrent_count=component.max_concurrent_count or DEFAULT_CONCURRENCY,
+    )
+
+
+def _upstream(component: ChatModelComponent | TextModelComponent) -> UpstreamSettings:
+    patience = Patience()
+    if component.timeout is not None:
+        patience = Patience(first_byte=component.timeout, idle=component.timeout)
+    return UpstreamSettings(
+        base_urls=component.base_url,
+        model=component.model.repository if isinstance(component.model, HubModel) else None,
+        aliases=component.aliases,
+        api_key=component.api_key,
+        patience=patience,
     )
 
 
