@@ -30,7 +30,8 @@ Files = Annotated[
         "--file",
         "-f",
         metavar="FILE",
-        help="A compose file, ./model-compose.yml if left out; several are merged, later ones over earlier ones.",
+        help="A compose file, or the name of a workflow of the library; ./model-compose.yml if left out. Several are "
+        "merged, later ones over earlier ones.",
     ),
 ]
 Variables = Annotated[
@@ -102,13 +103,15 @@ def up(  # noqa: PLR0913 (an option is a parameter)
     host: Annotated[
         str | None,
         typer.Option(
-            help="The address to listen on; 0.0.0.0 for all there are. [default: the compose file's, or 127.0.0.1]"
+            help="The address to listen on; 0.0.0.0 for all there are. If left out, the compose file's, or 127.0.0.1."
         ),
     ] = None,
     port: Annotated[
         int | None,
         typer.Option(
-            min=0, max=65535, help="The port to listen on; 0 for any free one. [default: the compose file's, or 8080]"
+            min=0,
+            max=65535,
+            help="The port to listen on; 0 for any free one. If left out, the compose file's, or 8080.",
         ),
     ] = None,
     api_key: Key = None,

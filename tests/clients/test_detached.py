@@ -55,6 +55,11 @@ def test_run_uses_it_and_its_log_shows_that(folder: Path) -> None:
     assert "POST /api/workflows/runs 200 model=say" in run_command("logs", "-n", "1", cwd=folder).stdout
 
 
+def test_chat_uses_it_too(folder: Path) -> None:
+    ended = run_command("chat", stdin="hello\nagain\n", cwd=folder)
+    assert (ended.stdout, ended.returncode) == ("hello\nagain\n", 0), ended.stderr
+
+
 def test_a_second_one_is_not_started(folder: Path) -> None:
     again = run_command("up", "-d", cwd=folder)
     assert again.returncode == 0

@@ -94,6 +94,11 @@ def test_without_an_input_it_is_empty() -> None:
         read_input("")
 
 
+def test_chat_talks_to_a_workflow_of_the_folder_with_a_server_of_its_own(folder: Path) -> None:
+    ended = run_command("chat", "say", stdin="hello\n", cwd=folder)
+    assert (ended.stdout, ended.returncode) == ("hello\n", 0), ended.stderr
+
+
 # The server that runs
 
 
