@@ -48,7 +48,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(200, {"said": json.loads(data), "env": dict(os.environ), "path": sys.path, "cwd": os.getcwd()})
     def answer(self, status, body):
         data = json.dumps(body).encode()
-        self.send_response(status); self.send_header("content-length", str(len(data))); self.end_headers()
+        self.send_response(status); self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data))); self.end_headers()
         self.wfile.write(data)
     def log_message(self, *_): pass
 http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()

@@ -15,7 +15,7 @@ from modelcompose.adapters.transformers.settings import ModelSettings
 from modelcompose.workflows.load import Compose
 from modelcompose.workflows.model import WorkflowModel
 from modelcompose.workflows.runner import Runner
-from modelcompose.workflows.schema import ComposeFile
+from modelcompose.workflows.schema import ComposeFile, HttpServerComponent, Lifecycle
 
 SAY_PROMPT = [{"role": "system", "content": "${input.system_prompt}"}, {"role": "user", "content": "${input.prompt}"}]
 
@@ -57,6 +57,15 @@ def runner(
 
     compose = Compose(ComposeFile.model_validate(form), folder or Path.cwd(), ())
     return Runner(compose, find or find_scripted, open_model=open_model)
+
+
+def only_talking(compose: Compose) -> Compose:
+    """The same with servers that somebody else runs."""
+    components = tuple(
+        each.model_copy(update={"manage": Lifecycle()}) if isinstance(each, HttpServerComponent) else each
+        for each in compose.file.components
+    )
+    return compose._replace(file=compose.file.model_copy(update={"components": components}))
 
 
 async def value_of(form: dict[str, Any], given: Any = None, scripts: ScriptedAdapter | None = None) -> Any:

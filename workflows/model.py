@@ -21,7 +21,7 @@ from .runner import Runner
 from .saying import is_models_own, refuse, said
 from .schema import Workflow
 
-_NEED_NO_MODEL = ("shell", "http-client", "http-server")
+_NEED_NO_MODEL = ("shell", "http-client")
 _UNNAMED = "default"
 
 
@@ -44,7 +44,7 @@ class WorkflowModel:
         return model_name(self._workflow)
 
     def cards(self) -> Sequence[ModelCard]:
-        """The workflow, ready once its local models are."""
+        """The workflow, ready once its local models and servers are."""
         return [ModelCard(id=self.name, created=self._created, state=self._state(), counters=self._counters)]
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Event]:
@@ -106,9 +106,8 @@ class WorkflowModel:
         return not isinstance(happening, JobStarted) or self._components[happening.job].type in _NEED_NO_MODEL
 
     def _state(self) -> ModelState:
-        """The state of the first of its local models that is not ready."""
-        adapters = [self._runner.local_model(component.id) for component in self._components.values()]
-        states = [card.state for adapter in adapters if adapter is not None for card in adapter.cards()]
+        """The state of the first of its local models and servers that is not ready."""
+        states = [self._runner.state_of(component.id) for component in self._components.values()]
         return next((state for state in states if state.phase != "ready"), ModelState("ready"))
 
     def _count(self, **changes: int) -> None:

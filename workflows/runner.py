@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from ..adapters.base import Adapter, GenerationRequest
+from ..adapters.base import Adapter, GenerationRequest, ModelState
 from ..adapters.errors import ModelNotFound, ModelUnavailable
 from ..adapters.transformers.adapter import TransformersAdapter
 from ..adapters.transformers.settings import ModelSettings
@@ -72,6 +72,7 @@ class Runner:
         self._limits: dict[str, asyncio.Semaphore] = {}
         self._local: dict[bytes, Adapter] = {}
         self._model_of: dict[str, Adapter] = {}
+        self._servers: dict[str, HttpServer] = {}
         self._opened = AsyncExitStack()
         at_once = self.file.controller.max_concurrent_count
         self._slots = None if at_once is None else asyncio.Semaphore(at_once)
@@ -81,9 +82,16 @@ class Runner:
         """The adapters of the models that were opened for the components."""
         return list(self._local.values())
 
-    def local_model(self, component: str) -> Adapter | None:
-        """The adapter opened for a component, if it has a local model."""
-        return self._model_of.get(component)
+    @property
+    def servers(self) -> Sequence[HttpServer]:
+        """The components that are servers, of which those that are run here have a card."""
+        return list(self._servers.values())
+
+    def state_of(self, component: str) -> ModelState:
+        """What a component's local model or server is doing."""
+        source = self._model_of.get(component) or self._servers.get(component)
+        states = [card.state for card in source.cards()] if source is not None else []
+        return next((state for state in states if state.phase != "ready"), ModelState("ready"))
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as opened:
@@ -147,7 +155,9 @@ class Runner:
             case HttpClientComponent():
                 return await opened.enter_async_context(HttpClient.opened(form))
             case HttpServerComponent():
-                return await opened.enter_async_context(HttpServer.opened(form))
+                server = await opened.enter_async_context(HttpServer.opened(form, self._folder))
+                self._servers[form.id] = server
+                return server
             case ShellComponent():
                 return Shell(form, self._folder)
             case WorkflowComponent():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from composing import asks, echoing, events_of
+from composing import asks, echoing, events_of, only_talking
 from scripted import ScriptedAdapter, says
 from upstream import deltas, streams, upstream
 
@@ -70,7 +70,7 @@ async def test_vllm_chat_completion_stream(spelling: str, tmp_path: Path) -> Non
         text = (FILES / "vllm-chat-completion-stream" / f"{spelling}.yml").read_text(encoding="utf-8")
         path = tmp_path / "model-compose.yml"
         path.write_text(text.replace("port: 8000", f"port: {server.port}"), encoding="utf-8")
-        async with Runner(load([path], env={})) as opened:
+        async with Runner(only_talking(load([path], env={}))) as opened:
             async with opened.run(given={"prompt": "Explain", "temperature": 0.2}) as run:
                 stream = await run.outcome()
                 assert is_sent_as_stream(stream)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from composing import echoing
+from composing import echoing, only_talking
 from scripted import ScriptedAdapter
 from seeds_documents import (
     GIVEN,
@@ -62,7 +62,8 @@ async def run(
 ) -> tuple[Any, list[GenerationRequest]]:
     """What a workflow gives, and what it asked its models."""
     models = models or Scripted()
-    async with Runner(load(paths, env={}), open_model=models.open) as runner, runner.run(workflow, given) as each:
+    compose = only_talking(load(paths, env={}))
+    async with Runner(compose, open_model=models.open) as runner, runner.run(workflow, given) as each:
         return await each.value(), models.requests
 
 
