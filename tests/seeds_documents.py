@@ -99,6 +99,13 @@ def written(folder: Path, texts: tuple[str, ...]) -> list[Path]:
     return paths
 
 
+def run_elsewhere(text: str, port: int) -> str:
+    """The vLLM example's file for a server that runs already, on another port."""
+    text, removed = re.subn(r"^  (?:install|start):\n(?:    .*\n)+", "", text, flags=re.MULTILINE)
+    assert (removed, text.count("port: 8000\n")) == (2, 1)
+    return text.replace("port: 8000\n", f"port: {port}\n")
+
+
 def rows(seed: Seed, *headings: str) -> Iterator[tuple[str, ...]]:
     """The rows of the tables under these headings, names without their backticks."""
     for table in seed.tables:

@@ -27,7 +27,7 @@ from modelcompose.workflows.inputs import inputs_of
 from modelcompose.workflows.load import load
 from modelcompose.workflows.model import workflow_models
 from modelcompose.workflows.runner import Runner
-from modelcompose.workflows.schema import BaseModelComponent, NamedModel
+from modelcompose.workflows.schema import BaseModelComponent, BundledModel, NamedModel
 from modelcompose.workflows.tree import ConfigErrors
 
 ROOT = Path(__file__).parent.parent.parent
@@ -83,7 +83,7 @@ def test_every_file_loads_and_can_be_run_at_once(file: Block, tmp_path: Path) ->
     compose = load([written(tmp_path, file.text)], env={})
     for component in compose.file.components:
         if isinstance(component, BaseModelComponent):
-            assert component.model.provider == "bundled"
+            assert isinstance(component.model, BundledModel)
 
 
 @pytest.mark.parametrize("line", [*runs()], ids=lambda line: f"line {line.file.line}, {json.dumps(line.given)[:50]}")

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 from fake_hub import FakeHub
-from seeds_documents import EXAMPLES, SEEDS, Seed
+from seeds_documents import EXAMPLES, SEEDS, Seed, run_elsewhere
 from served import ENVIRONMENT, Served, a_free_port
 from tiny_models import smollm3
 from upstream import Upstream, deltas, streams, upstream
@@ -112,7 +112,8 @@ def example(seed: Seed, folder: Path) -> Iterator[Example]:
         file = folder / "examples" / seed.folder.relative_to(EXAMPLES) / "model-compose.yml"
         text = file.read_text(encoding="utf-8")
         assert text.count("port: 8080\n") == 1
-        text = text.replace("port: 8080\n", f"port: {port}\n").replace("port: 8000\n", f"port: {vllm.port}\n")
+        text = text.replace("port: 8080\n", f"port: {port}\n")
+        text = run_elsewhere(text, vllm.port) if is_streamed(seed) else text
         file.write_text(text, encoding="utf-8")
         environment = {
             **ENVIRONMENT,
