@@ -28,7 +28,7 @@ WEATHER: Message = {
 
 @cache
 def model() -> Model:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     return Model(MODEL_FOLDER)
 
 
