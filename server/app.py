@@ -20,6 +20,7 @@ from .catalogue import cards, health
 from .errors import NOT_READY, OK, ErrorBoundary, respond
 from .metrics import Metrics
 from .record import Recorder
+from .relay import Relays
 from .routes import openai_routes
 from .run_bodies import RunBody
 from .runs import runs_routes
@@ -57,6 +58,7 @@ def create_app(models: Sequence[Adapter], settings: Settings, runs: Runs | None 
                 expose_headers=_EXPOSED,
             ),
             Middleware(ErrorBoundary),
+            Middleware(Relays, models=models, settings=settings),
         ],
         exception_handlers={ComposeError: respond, HTTPException: respond},
     )

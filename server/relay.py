@@ -1,6 +1,7 @@
 """Handing on requests to models whose servers speak OpenAI's API too, and their answers back.
 
-What such a server takes need not be known here: of the body only the model's name and `stream` are looked at.
+What such a server takes need not be known here: of the body only the model's name and `stream` are looked at. All this
+happens in front of the app with its routes, because finding a route there costs more than all that is done here.
 """
 
 from __future__ import annotations
@@ -12,18 +13,22 @@ from contextlib import aclosing
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..adapters.base import Adapter
 from ..adapters.errors import ModelNotFound
 from ..adapters.relay import Relayed, RelayingAdapter, RelayRequest, Route
+from .auth import authorize
 from .catalogue import find
 from .encode import DONE, error_chunk
 from .errors import failure, log_unexpected
+from .limits import read_body
 from .record import Record
+from .settings import Settings
 from .wire import EVENT_STREAM, JSON, Wire, shutting_down, while_connected
 
+_KINDS: tuple[tuple[Route, str], ...] = (("chat/completions", "chat.completions"), ("completions", "completions"))
+_ROUTES = {f"{prefix}/{route}": (route, endpoint) for prefix in ("/v1", "") for route, endpoint in _KINDS}
 _PASSED_ON = frozenset({b"traceparent", b"tracestate", b"x-data-parallel-rank"})
 """The headers that are for the model's server too."""
 
@@ -39,50 +44,87 @@ class _Glance(msgspec.Struct):
 _glance = msgspec.json.Decoder(_Glance)
 
 
-def relayed(
-    request: Request, body: bytes, route: Route, models: Sequence[Adapter], keep_alive: float
-) -> RelayedResponse | None:
-    """The response to a request for a model that is reached through OpenAI's API; None for all others, also for those
-    that are wrong: what is wrong with them is said elsewhere.
+class Relays:
+    """ASGI middleware that answers requests for models which are reached through OpenAI's API, and leaves all others
+    to the app; also those that are wrong, as what is wrong with them is said there.
     """
-    try:
-        glance = _glance.decode(body)
-        adapter, card = find(models, glance.model)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ModelNotFound):
-        return None
-    if not isinstance(adapter, RelayingAdapter):
-        return None
-    record = Record.of(request.scope)
-    record.model = card.id
-    is_stream = glance.stream in _TRUE
-    headers = tuple(header for header in request.scope["headers"] if header[0] in _PASSED_ON)
-    asked = RelayRequest(model=card.id, route=route, body=body, is_stream=is_stream, headers=headers)
-    return RelayedResponse(adapter.relay(asked), record, is_stream=is_stream, keep_alive=keep_alive)
+
+    def __init__(self, app: ASGIApp, models: Sequence[Adapter], settings: Settings) -> None:
+        self.app = app
+        self._models = models
+        self._settings = settings
+        self._relaying = [adapter for adapter in models if isinstance(adapter, RelayingAdapter)]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_post = scope["type"] == "http" and scope["method"] == "POST"
+        if not (is_post and self._relaying and scope["path"] in _ROUTES):
+            await self.app(scope, receive, send)
+            return
+        route, endpoint = _ROUTES[scope["path"]]
+        request = Request(scope, receive)
+        record = Record.of(scope)
+        record.endpoint = endpoint
+        authorize(request.headers, self._settings.api_keys)
+        body = await read_body(request, self._settings.max_body_bytes)
+        asked = self._asked(body, route, scope)
+        if asked is None:
+            await self.app(scope, _again(body, receive), send)
+            return
+        adapter, relayed = asked
+        record.model = relayed.model
+        answer = _Answer(adapter.relay(relayed), record, keep_alive=self._settings.keep_alive)
+        await answer.send(receive, send, is_stream=relayed.is_stream)
+
+    def _asked(self, body: bytes, route: Route, scope: Scope) -> tuple[RelayingAdapter, RelayRequest] | None:
+        """The request to be handed on, and to whom, if it is one of those."""
+        try:
+            glance = _glance.decode(body)
+            found, card = find(self._models, glance.model)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ModelNotFound):
+            return None
+        adapter = next((each for each in self._relaying if each is found), None)
+        if adapter is None:
+            return None
+        headers = tuple(header for header in scope["headers"] if header[0] in _PASSED_ON)
+        is_stream = glance.stream in _TRUE
+        return adapter, RelayRequest(model=card.id, route=route, body=body, is_stream=is_stream, headers=headers)
 
 
-class RelayedResponse(Response):
-    """The response to a relayed request. If the client leaves, the request to the model's server is closed at once.
+def _again(body: bytes, receive: Receive) -> Receive:
+    """What gives a body that was read already once more."""
+    is_given = False
+
+    async def receive_again() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again
+
+
+class _Answer:
+    """The answer to a relayed request. If the client leaves, the request to the model's server is closed at once.
 
     The head goes out with the first piece, or in a stream that has been accepted, after `keep_alive` seconds.
     """
 
-    def __init__(self, answer: Relayed, record: Record, *, is_stream: bool, keep_alive: float) -> None:
-        super().__init__()
+    def __init__(self, answer: Relayed, record: Record, *, keep_alive: float) -> None:
         self._answer = answer
         self._record = record
-        self._is_stream = is_stream
         self._keep_alive = keep_alive
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def send(self, receive: Receive, send: Send, *, is_stream: bool) -> None:
         wire = Wire(send, self._record.send)
-        work = self._stream(wire) if self._is_stream else self._whole(wire)
+        work = self._stream(wire) if is_stream else self._whole(wire)
         try:
             self._record.has_left = not await while_connected(receive, wire, work, every=self._keep_alive)
         except asyncio.CancelledError:
             # Only a server that shuts down cancels a request, and its client should hear why the answer ends.
             if not wire.is_open:
                 raise shutting_down() from None
-            if self._is_stream and not wire.is_busy:
+            if is_stream and not wire.is_busy:
                 await wire.close(self._failed(shutting_down()))
         finally:
             self._record.usage = self._answer.usage

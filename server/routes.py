@@ -20,7 +20,6 @@ from .catalogue import cards, described, find
 from .encode import ChatEncoder, Encoder, Frame, TextEncoder
 from .limits import check_choices, read_body
 from .record import Record
-from .relay import relayed
 from .schema import Body, ChatBody, CompletionBody
 from .settings import Settings
 from .streams import Answer
@@ -39,10 +38,7 @@ def openai_routes(models: Sequence[Adapter], settings: Settings) -> APIRouter:
     async def chat_completions(request: Request) -> Response:
         """The next message of a conversation; with `stream`, piece by piece as server-sent events."""
         Record.of(request.scope).endpoint = "chat.completions"
-        raw = await read_body(request, settings.max_body_bytes)
-        if (response := relayed(request, raw, "chat/completions", models, settings.keep_alive)) is not None:
-            return response
-        body = parse(raw, ChatBody)
+        body = parse(await read_body(request, settings.max_body_bytes), ChatBody)
         asked = decode.chat(body, strict=settings.strict)
         frame = _frame("chatcmpl", body, asked)
         frame = msgspec.structs.replace(
@@ -56,10 +52,7 @@ def openai_routes(models: Sequence[Adapter], settings: Settings) -> APIRouter:
     async def completions(request: Request) -> Response:
         """What follows a text, or each of several texts; with `stream`, piece by piece as server-sent events."""
         Record.of(request.scope).endpoint = "completions"
-        raw = await read_body(request, settings.max_body_bytes)
-        if (response := relayed(request, raw, "completions", models, settings.keep_alive)) is not None:
-            return response
-        body = parse(raw, CompletionBody)
+        body = parse(await read_body(request, settings.max_body_bytes), CompletionBody)
         asked = decode.completion(body, strict=settings.strict)
         return answer(request, body, asked, _frame("cmpl", body, asked), TextEncoder)
 
