@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import quote
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..adapters.events import Accepted, Event, Usage
@@ -17,7 +17,7 @@ from ..adapters.events import Accepted, Event, Usage
 _log = logging.getLogger(__name__)
 
 _SANE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_OPENAI_VERSION = "2020-10-01"
+_OPENAI_VERSION = (b"openai-version", b"2020-10-01")
 
 
 class Record:
@@ -85,10 +85,13 @@ class Recorder:
         async def noting_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = record.id
-                headers["openai-version"] = _OPENAI_VERSION
-                headers["openai-processing-ms"] = str(round((time.perf_counter() - record.started) * 1000))
+                milliseconds = round((time.perf_counter() - record.started) * 1000)
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", record.id.encode()),
+                    _OPENAI_VERSION,
+                    (b"openai-processing-ms", b"%d" % milliseconds),
+                ]
             await send(message)
 
         try:
@@ -96,7 +99,9 @@ class Recorder:
         finally:
             now = time.perf_counter()
             self.over(record, now)
-            _log.log(logging.INFO if record.endpoint else logging.DEBUG, "%s", record.line(now))
+            level = logging.INFO if record.endpoint else logging.DEBUG
+            if _log.isEnabledFor(level):
+                _log.log(level, "%s", record.line(now))
 
 
 def _request_id(scope: Scope) -> str:

@@ -73,27 +73,51 @@ async def while_connected(receive: Receive, wire: Wire, work: Coroutine[Any, Any
 
     `every` so many seconds it is seen to that the client hears something.
     """
-    doing = asyncio.create_task(work)
-    gone = asyncio.create_task(_disconnected(receive))
-    try:
-        while not (await asyncio.wait((doing, gone), timeout=every, return_when="FIRST_COMPLETED"))[0]:
-            await wire.keep_alive()
+    doing = asyncio.current_task()
+    assert doing is not None
+    cancels = doing.cancelling()
+    has_left = False
+
+    async def watch() -> None:
+        nonlocal has_left
+        while (await receive())["type"] != "http.disconnect":
+            pass
         # The server also reports a disconnect when the response is complete.
-        if not (doing.done() or wire.is_closed):
+        if not wire.is_closed:
+            has_left = True
+            doing.cancel()
+
+    watching = asyncio.create_task(watch())
+    heartbeat = _Heartbeat(wire, every)
+    try:
+        await work
+    except BaseException:
+        # Whatever the work says of being ended, nobody is there any more to hear it.
+        if has_left and doing.uncancel() <= cancels:
             return False
-        await doing
-        return True
+        raise
     finally:
-        await _cancel(doing, gone)
+        watching.cancel()
+        heartbeat.stop()
+    return True
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Heartbeat:
+    """Lets the client of a wire hear something from time to time."""
 
+    def __init__(self, wire: Wire, every: float) -> None:
+        self._wire = wire
+        self._every = every
+        self._loop = asyncio.get_running_loop()
+        self._sending: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(every, self._beat)
 
-async def _cancel(*tasks: asyncio.Task[None]) -> None:
-    """Stop what still runs and wait until it has."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    def _beat(self) -> None:
+        if self._sending is None or self._sending.done():
+            self._sending = self._loop.create_task(self._wire.keep_alive())
+        self._timer = self._loop.call_later(self._every, self._beat)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        if self._sending is not None:
+            self._sending.cancel()

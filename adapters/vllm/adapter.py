@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from types import TracebackType
@@ -32,7 +33,7 @@ class UpstreamAdapter:
     def __init__(self, settings: UpstreamSettings) -> None:
         self._settings = settings
         self._created = int(time.time())
-        self._counters: dict[str, ModelCounters] = {}
+        self._counts: defaultdict[str, Counts] = defaultdict(Counts)
         self._known: dict[str, UpstreamModel] = {}
         self.pool = Pool(settings)
         self.waiting = ModelState("loading", "its server is not there yet")
@@ -72,7 +73,7 @@ class UpstreamAdapter:
 
     def _card(self, name: str, model: str) -> ModelCard:
         found = next((replica.models[model] for replica in self.pool.replicas if model in replica.models), None)
-        counters = self._counters.get(name, ModelCounters())
+        counters = self._counts[name].counters()
         state = self._condition(model)
         if found is None:
             return ModelCard(id=name, created=self._created, state=state, counters=counters)
@@ -117,7 +118,7 @@ class UpstreamAdapter:
         route: Route = "chat/completions" if request.is_chat else "completions"
         asking = Asking(model=model, route=route, body=body_of(request, model), is_stream=True)
         decoder = StreamDecoder(request.n * max(1, len(request.prompts)), is_chat=request.is_chat)
-        with _Counting(self._counters, request.model) as counting:
+        with _Counting(self._counts[request.model]) as counting:
             is_accepted = False
             async with aclosing(self.pool.pieces(asking)) as pieces:
                 async for piece in pieces:
@@ -140,18 +141,17 @@ class UpstreamAdapter:
         asking = Asking(
             model=model, route=request.route, body=body, is_stream=request.is_stream, headers=request.headers
         )
-        return RelayedAnswer(self.pool, asking, request.model, self._counters)
+        return RelayedAnswer(self.pool, asking, request.model, self._counts[request.model])
 
 
 class RelayedAnswer:
     """An answer on its way from a server to a client that calls the model `name`."""
 
-    def __init__(self, pool: Pool, asking: Asking, name: str, counters: dict[str, ModelCounters]) -> None:
+    def __init__(self, pool: Pool, asking: Asking, name: str, counts: Counts) -> None:
         self._pool = pool
         self._asking = asking
-        self._name = name
         self._new_name = None if name == asking.model else name
-        self._counters = counters
+        self._counts = counts
         self.usage: Usage | None = None
 
     def pieces(self) -> AsyncGenerator[bytes, None]:
@@ -160,7 +160,7 @@ class RelayedAnswer:
 
     async def _stream(self) -> AsyncGenerator[bytes, None]:
         relay = StreamRelay(self._new_name)
-        with _Counting(self._counters, self._name) as counting:
+        with _Counting(self._counts) as counting:
             async with aclosing(self._pool.pieces(self._asking)) as pieces:
                 async for piece in pieces:
                     if not piece:
@@ -175,7 +175,7 @@ class RelayedAnswer:
             counting.complete(self.usage)
 
     async def _whole(self) -> AsyncGenerator[bytes, None]:
-        with _Counting(self._counters, self._name) as counting:
+        with _Counting(self._counts) as counting:
             async with aclosing(self._pool.pieces(self._asking)) as pieces:
                 body = b"".join([piece async for piece in pieces])
             answer, self.usage = whole_answer(body, self._new_name)
@@ -183,34 +183,45 @@ class RelayedAnswer:
             yield answer
 
 
+class Counts:
+    """What was counted of one model so far; see ModelCounters."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.requests = 0
+        self.cancelled = 0
+        self.prompt_tokens = 0
+        self.generated_tokens = 0
+
+    def counters(self) -> ModelCounters:
+        """The counts as they are now."""
+        return ModelCounters(**vars(self))
+
+
 class _Counting:
     """Counts one request to a model while it lasts."""
 
-    def __init__(self, counters: dict[str, ModelCounters], name: str) -> None:
-        self._counters = counters
-        self._name = name
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
         self._is_complete = False
 
     def __enter__(self) -> Self:
-        self._add(requests=1, running=1)
+        self._counts.requests += 1
+        self._counts.running += 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        is_cancelled = not self._is_complete and (error is None or not isinstance(error, Exception))
-        self._add(running=-1, cancelled=int(is_cancelled))
+        self._counts.running -= 1
+        self._counts.cancelled += not self._is_complete and not isinstance(error, Exception)
 
     def complete(self, usage: Usage | None) -> None:
         """The answer is there, and has taken so many tokens."""
         self._is_complete = True
         if usage is not None:
-            self._add(prompt_tokens=usage.prompt_tokens, generated_tokens=usage.completion_tokens)
-
-    def _add(self, **counts: int) -> None:
-        now = self._counters.get(self._name, ModelCounters())
-        more = {name: getattr(now, name) + count for name, count in counts.items()}
-        self._counters[self._name] = msgspec.structs.replace(now, **more)
+            self._counts.prompt_tokens += usage.prompt_tokens
+            self._counts.generated_tokens += usage.completion_tokens
 
 
 def renamed(body: bytes, model: str) -> bytes:

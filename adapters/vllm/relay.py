@@ -118,13 +118,25 @@ class StreamRelay:
 
 def whole_answer(body: bytes, model: str | None) -> tuple[bytes, Usage | None]:
     """A JSON answer on its way, and what it took; raises UpstreamError if it is none."""
-    answer = _decoded(body)
-    if not isinstance(answer, dict):
-        raise broken("sent something that is no answer")
-    if (error := error_in_stream(answer)) is not None:
-        raise error
+    try:
+        outline = _outline.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise broken(f"sent what is no JSON object: {body[:100]!r}") from error
+    if outline.error or outline.object == "error":
+        raise error_in_stream(_decoded(body)) or broken("sent an error without a word")
     name = None if model is None else msgspec.Raw(msgspec.json.encode(model))
-    return _respelled(body, name), usage_of(answer)
+    return _respelled(body, name), usage_of({"usage": outline.usage})
+
+
+class _Outline(msgspec.Struct):
+    """What is looked at in a whole answer; everything else is skipped."""
+
+    usage: Any = None
+    error: Any = None
+    object: Any = None
+
+
+_outline = msgspec.json.Decoder(_Outline)
 
 
 def _last_end(data: bytes) -> int:
