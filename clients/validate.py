@@ -53,5 +53,7 @@ def _answers(component: Component) -> str:
     match component.model:
         case HubModel(repository=name) | LocalModel(path=name) | NamedModel(name=name):
             return f"{component.task}  {name}"
+        case None:
+            return f"{component.task}  {' '.join(component.base_url)}"
         case _:
             return f"{component.task}  {component.model.provider}"

@@ -44,6 +44,13 @@ def test_a_good_file_is_summed_up(tmp_path: Path, capsys: pytest.CaptureFixture[
     )
 
 
+def test_a_model_of_other_servers_is_named_by_their_urls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "component: {type: model, task: chat-completion, driver: vllm, base_url: [http://a:1/v1, http://b:2/v1]}"
+    (tmp_path / "a.yml").write_text(text, encoding="utf-8")
+    assert run(ComposeOptions(files=(tmp_path / "a.yml",))) == 0
+    assert "  default  chat-completion  http://a:1/v1 http://b:2/v1\n" in capsys.readouterr().out
+
+
 def test_a_bad_file_is_told_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "a.yml"
     file.write_text(TWO.replace("support", "shout").replace("component: shell", "component: shel"), encoding="utf-8")

@@ -283,7 +283,7 @@ async def test_a_large_body_is_refused_before_it_is_read(client: Client) -> None
 
 async def test_a_length_that_is_no_number_is_not_believed(client: Client) -> None:
     model = client(ScriptedAdapter({"m": says("hi")}))
-    headers = {"content-length": "²".encode("latin-1")}
+    headers = {b"content-length": "²".encode("latin-1")}
     reply = await model.post("/v1/completions", content=msgspec.json.encode(TEXT), headers=headers)
     assert reply.status_code == 200
 
