@@ -102,11 +102,14 @@ class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
 
     @classmethod
-    def of(cls, limit: int, prompt_tokens: int, asked: int | None, param: str) -> Self:
-        """`limit`, `prompt_tokens` and `asked` (output tokens; None if left open) are counts of tokens."""
+    def of(cls, limit: int, prompt_tokens: int, asked: int | None, param: str, *, at_least: bool = False) -> Self:
+        """`limit`, `prompt_tokens` and `asked` (output tokens; None if left open) are counts of tokens.
+
+        `at_least`: the prompt was not counted to its end.
+        """
         message = (
             f"This model's maximum context length is {limit} tokens. "
-            f"However, your request has {prompt_tokens} input tokens"
+            f"However, your request has {'at least ' if at_least else ''}{prompt_tokens} input tokens"
         )
         message += f" and asked for {asked} output tokens." if asked else "."
         return cls(f"{message} Please shorten the {param} or ask for fewer tokens.", param=param)

@@ -265,6 +265,8 @@ class Engine:
             error = ModelUnavailable(
                 "there is not enough memory left for this request; try a shorter one", retry_after=5
             )
+        elif isinstance(error, RecursionError):
+            error = InvalidRequest("the request is nested too deeply")
         elif not isinstance(error, ComposeError):
             logger.error("request %d failed", id, exc_info=error)
             error = ComposeError("the engine failed on this request; the server's log says how")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..base import GenerationRequest, Message, Prompt
-from ..errors import InvalidRequest, UnsupportedParameter
+from ..errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
 from .chat_messages import SHAPES, normalised, refuse_role, template_tools, text_arguments
 from .load import LoadedModel
 from .plain_chat import PlainChat, plain_chat, turns_of
@@ -21,6 +21,9 @@ RESERVED = {
     *("conversation", "messages", "tools", "chat_template", "tokenize", "padding", "truncation", "max_length"),
     *("return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "sanitize_control_tokens"),
 }
+
+CHARACTERS_A_TOKEN = 16
+"""Hardly any text has more of them in the mean."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class PromptBuilder:
         messages = normalised(request.messages, self._template, self._loaded.name)
         variables = self._variables(request)
         text = self._rendered(messages, variables)
+        self._check_size(text, "messages")
         continues = bool(variables["continue_final_message"])
         return EncodedPrompt(tuple(self._encode(text, special=False)), text, "messages", continues=continues)
 
@@ -144,6 +148,8 @@ class PromptBuilder:
         turns = turns_of(normalised(request.messages, "", self._loaded.name))
         end = str(self._tokenizer.eos_token or "")
         text = plain.write(turns, end)
+        if plain.takes_all:
+            self._check_size(text, "messages")
         token_ids = self._encode(text, special=True)
         while not plain.takes_all and len(turns) > 1 and len(token_ids) > self._loaded.context_length:
             turns = turns[1:]
@@ -155,6 +161,7 @@ class PromptBuilder:
 
     def _text(self, prompt: Prompt, request: GenerationRequest) -> EncodedPrompt:
         if isinstance(prompt, str):
+            self._check_size(prompt, "prompt")
             special = request.extra.get("add_special_tokens") is not False
             return EncodedPrompt(tuple(self._encode(prompt, special=special)), prompt, "prompt", continues=True)
         for token in prompt:
@@ -164,6 +171,16 @@ class PromptBuilder:
                     param="prompt",
                 )
         return EncodedPrompt(prompt, str(self._tokenizer.decode(list(prompt))), "prompt", continues=True)
+
+    def _check_size(self, text: str, param: str) -> None:
+        """Refuse what is many times too long after a look at its beginning: others wait while a text is encoded."""
+        context = self._loaded.context_length
+        beginning = text[: context * CHARACTERS_A_TOKEN]
+        if len(beginning) == len(text):
+            return
+        length = len(self._encode(beginning, special=False))
+        if length > context:
+            raise ContextLengthExceeded.of(context, length, None, param, at_least=True)
 
     def _encode(self, text: str, *, special: bool) -> list[int]:
         """The tokens of a text; `special`: with the tokens that the model expects around one."""

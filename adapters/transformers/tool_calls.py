@@ -101,7 +101,7 @@ class ToolCallReader:
         has_begun = self._span is not None
         try:
             calls = self._calls()
-        except (ValueError, KeyError, TypeError, IndexError):
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
             if has_begun:
                 return []  # what the model wrote of the arguments is out already
             raise ValueError(f"not a tool call: {self._body!r}") from None

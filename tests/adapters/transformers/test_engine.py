@@ -9,7 +9,7 @@ import torch
 from engines import PROMPT, answer, loaded, run, text_request, whole
 from tiny_models import CONTEXT_LENGTH, FAMILIES, TinyModel
 
-from modelcompose.adapters.base import ModelCounters, RegexConstraint
+from modelcompose.adapters.base import GenerationRequest, ModelCounters, RegexConstraint
 from modelcompose.adapters.errors import ContextLengthExceeded, InvalidRequest, ModelUnavailable, UnsupportedParameter
 from modelcompose.adapters.events import Accepted, Completion, Finish, Usage
 from modelcompose.adapters.transformers.engine import Engine
@@ -322,6 +322,14 @@ async def test_twenty_answers_are_as_if_alone(llama: LoadedModel) -> None:
 # What goes wrong
 
 
+def nested(depth: int) -> dict[str, Any]:
+    """A message with something in it that holds something else, and so on."""
+    inner: dict[str, Any] = {}
+    for _ in range(depth):
+        inner = {"inner": inner}
+    return {"role": "user", "content": "Hi", **inner}
+
+
 def test_one_requests_fault_does_not_hurt_the_others(engine: Engine) -> None:
     engine.add(1, text_request(max_tokens=5))
     engine.add(2, text_request(constraint=RegexConstraint("(unclosed")))
@@ -329,9 +337,17 @@ def test_one_requests_fault_does_not_hurt_the_others(engine: Engine) -> None:
     engine.add(4, text_request((5, 10**9)))
     engine.add(5, text_request(()))
     engine.add(6, text_request(stop_token_ids=(10**9,), min_tokens=2))
+    engine.add(7, GenerationRequest(model="tiny", messages=(nested(5000),)))
     outcomes = run(engine)
     assert isinstance(outcomes[1][-1], Usage)
-    for id, param in {2: "structured_outputs", 3: "logit_bias", 4: "prompt", 5: "prompt", 6: "stop_token_ids"}.items():
+    for id, param in {
+        2: "structured_outputs",
+        3: "logit_bias",
+        4: "prompt",
+        5: "prompt",
+        6: "stop_token_ids",
+        7: None,
+    }.items():
         [failure] = outcomes[id]
         assert isinstance(failure, Failure)
         assert (failure.report.kind, failure.report.param) == ("InvalidRequest", param)

@@ -10,7 +10,7 @@ import pytest
 from tiny_models import CHATML, LLAMA3, QWEN3, ZEPHYR, TinyModel
 
 from modelcompose.adapters.base import GenerationRequest, Message
-from modelcompose.adapters.errors import InvalidRequest, UnsupportedParameter
+from modelcompose.adapters.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
 from modelcompose.adapters.transformers.load import LoadedModel, load
 from modelcompose.adapters.transformers.plain_chat import BLENDERBOT, BLENDERBOT_SMALL, DIALOGUE, LINES, plain_chat
 from modelcompose.adapters.transformers.prompt import EncodedPrompt, PromptBuilder
@@ -316,3 +316,34 @@ def test_tool_messages_are_refused_without_a_template(llama: LoadedModel) -> Non
     with pytest.raises(InvalidRequest, match="'tool'") as caught:
         prompt_of(llama, USER, {"role": "tool", "content": "x"}, template=None)
     assert caught.value.param == "messages[1].role"
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_text_of_many_times_the_context_is_refused_without_reading_it_all(llama: LoadedModel, chat: bool) -> None:
+    text = "word " * 100_000
+    asked: dict[str, Any] = {"messages": ({"role": "user", "content": text},)} if chat else {"prompts": (text,)}
+    builder = PromptBuilder(llama)
+    read: list[int] = []
+    encode = builder._tokenizer
+
+    class Counting:
+        def __call__(self, text: str, **options: Any) -> Any:
+            read.append(len(text))
+            return encode(text, **options)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(encode, name)
+
+    builder._tokenizer = Counting()  # type: ignore[assignment]
+    with pytest.raises(ContextLengthExceeded, match=r"maximum context length is 256 tokens\. .* at least") as caught:
+        builder.build(GenerationRequest(model="tiny", **asked))
+    assert caught.value.param == ("messages" if chat else "prompt")
+    assert sum(read) < len(text) / 10
+
+
+def test_long_text_of_long_tokens_is_read_to_its_end(llama: LoadedModel) -> None:
+    tokenizer = copy.deepcopy(llama.tokenizer)
+    tokenizer.add_tokens(["=" * 500])
+    builder = PromptBuilder(dataclasses.replace(llama, tokenizer=tokenizer))
+    [prompt] = builder.build(GenerationRequest(model="tiny", prompts=("=" * 50_000,)))
+    assert 100 <= len(prompt.token_ids) <= 101
