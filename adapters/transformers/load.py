@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -240,6 +241,11 @@ def _in_plain_words(settings: ModelSettings) -> Iterator[None]:
         ) from error
     except ImportError as error:
         raise ConfigError(f"{settings.source} needs a package that is not installed: {_first_lines(error)}") from error
+    except pickle.UnpicklingError as error:
+        raise ConfigError(
+            f"the weights of {settings.source} are broken, or hold program code, which is not run; look for a copy of "
+            "the model with safetensors files"
+        ) from error
     except (ValueError, KeyError, OSError, RuntimeError, TypeError, AttributeError) as error:
         logger.debug("loading %s failed", settings.source, exc_info=True)
         raise ConfigError(f"{settings.source} cannot be loaded: {_first_lines(error)}") from error

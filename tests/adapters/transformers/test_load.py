@@ -280,6 +280,18 @@ def test_weights_in_a_bin_file_are_loaded(folder: Path) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_program_code_in_weights_is_not_run(folder: Path, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "trapped",)
+
+    torch.save({"model.norm.weight": Trap()}, folder / "pytorch_model.bin")
+    no_weights(folder)
+    with pytest.raises(ConfigError, match="program code, which is not run"):
+        load_quietly(folder)
+    assert not (tmp_path / "trapped").exists()
+
+
 def test_bundled_names_the_model_that_comes_with_the_program() -> None:
     from modelcompose.adapters.bundled import MODEL_FOLDER
     from modelcompose.adapters.transformers.hub import local_folder
