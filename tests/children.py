@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from served import a_free_port
 
 from modelcompose.adapters.base import ModelState
 from modelcompose.adapters.processes.environment import clean
 from modelcompose.adapters.processes.install import Installation, Recipe
 from modelcompose.adapters.processes.log import Log
-from modelcompose.adapters.processes.probe import free_port
 from modelcompose.adapters.processes.process import Command, Surroundings
 from modelcompose.adapters.processes.server import ManagedServer, ServerSettings
 
@@ -76,7 +76,7 @@ def recipe(folder: Path, *, install: tuple[Command, ...] = (), build: tuple[Comm
 def small_server(
     folder: Path, *options: str, install: tuple[Command, ...] = (), port: int | None = None, timeout: float = 30
 ) -> ManagedServer:
-    port = port or free_port()
+    port = port or a_free_port()
     settings = ServerSettings(
         name="small", port=port, start=(server_command(folder, port, *options),), timeout=timeout, patience=2
     )

@@ -133,13 +133,9 @@ class _Checks:
     def _model(self, component: BaseModelComponent, path: Path) -> Iterator[Problem]:
         """Which keys go with which driver."""
         node, _ = find(self.root, path)
-        if component.driver == "vllm" and not component.base_url:
-            yield Problem(
-                node.place, joined(node.path, "base_url"), "is missing: driver: vllm needs a server to talk to"
-            )
-        elif component.driver == "transformers" and component.model is None:
-            yield Problem(node.place, joined(node.path, "model"), "is missing")
         is_far = component.driver == "vllm"
+        if component.model is None and not (is_far and component.base_url):
+            yield Problem(node.place, joined(node.path, "model"), "is missing")
         for key in _OF_LOCAL_MODELS if is_far else _OF_SERVERS:
             if key in component.model_fields_set:
                 yield self._at((*path, key), f"goes with driver: {_DRIVERS[not is_far]} only", at_key=True)
@@ -147,7 +143,11 @@ class _Checks:
             "provider",
             "repository",
         }
-        if is_far and component.model is not None and not is_plain:
+        for key in _OF_OUR_SERVERS if component.base_url else _OF_OTHERS_SERVERS if is_far else ():
+            if key in component.model_fields_set:
+                why = "does not go with 'base_url'" if component.base_url else "goes with 'base_url' only"
+                yield self._at((*path, key), why, at_key=True)
+        if component.base_url and component.model is not None and not is_plain:
             yield self._at((*path, "model"), "must be the name that the servers of 'base_url' have for it")
 
     def _workflow_named(self, name: str, path: Path) -> Iterator[Problem]:
@@ -287,7 +287,9 @@ def _reads_items(value: Any) -> bool:
 
 
 _DRIVERS = ("transformers", "vllm")
-_OF_SERVERS = ("base_url", "api_key", "aliases", "timeout")
+_OF_SERVERS = ("base_url", "api_key", "aliases", "timeout", "manage", "replicas")
+_OF_OTHERS_SERVERS = ("api_key",)
+_OF_OUR_SERVERS = ("manage", "replicas")
 _OF_LOCAL_MODELS = (
     "device",
     "precision",

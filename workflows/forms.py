@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from .references import Template
 from .schema import (
+    BaseModelComponent,
     BundledModel,
     ChatAction,
     Component,
@@ -25,6 +26,7 @@ from .schema import (
     Params,
     Retry,
     TextAction,
+    VllmServer,
     WebUI,
     Workflow,
 )
@@ -135,7 +137,11 @@ def _owner(loc: tuple[int | str, ...], form: type[Form]) -> type[Form]:
     if not holders:
         return form
     actions: dict[type[Form], type[Form]] = {kind.component: kind.action for kind in KINDS.values()}
-    return actions[form] if holders[-1] == "actions" else _HOLDERS.get(holders[-1], form)
+    if holders[-1] == "actions":
+        return actions[form]
+    if holders[-1] == "manage" and issubclass(form, BaseModelComponent):
+        return VllmServer
+    return _HOLDERS.get(holders[-1], form)
 
 
 def _unknown(key: str, owner: type[Form]) -> str:

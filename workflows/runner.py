@@ -16,12 +16,13 @@ from ..adapters.errors import ModelNotFound, ModelUnavailable
 from ..adapters.transformers.adapter import TransformersAdapter
 from ..adapters.transformers.settings import ModelSettings
 from ..adapters.vllm.adapter import UpstreamAdapter
+from ..adapters.vllm.managed import ManagedSettings, managed_vllm
 from ..adapters.vllm.settings import UpstreamSettings
 from .components.call import Call, Component, Meter
 from .components.http_client import HttpClient
 from .components.http_server import HttpServer
 from .components.model import ChatModel, Find, TextModel
-from .components.settings import settings_of
+from .components.settings import AnySettings, settings_of
 from .components.shell import Shell
 from .components.workflow import SubWorkflow
 from .given import accepted, laid_over
@@ -174,11 +175,17 @@ class Runner:
         if adapter is None:
             adapter = self._local[key] = await opened.enter_async_context(self._adapter(settings))
         self._model_of[form.id] = adapter
-        known = settings.name if isinstance(settings, ModelSettings) else settings.model
+        known = settings.model if isinstance(settings, UpstreamSettings) else settings.name
         return lambda: (adapter, known or _first_name(adapter, form.id))
 
-    def _adapter(self, settings: ModelSettings | UpstreamSettings) -> AbstractAsyncContextManager[Adapter]:
-        return self._open_model(settings) if isinstance(settings, ModelSettings) else UpstreamAdapter(settings)
+    def _adapter(self, settings: AnySettings) -> AbstractAsyncContextManager[Adapter]:
+        match settings:
+            case ManagedSettings():
+                return managed_vllm(settings)
+            case UpstreamSettings():
+                return UpstreamAdapter(settings)
+            case _:
+                return self._open_model(settings)
 
     def _named(self, name: str) -> Adapter:
         adapter = self._find_model(name)

@@ -304,6 +304,25 @@ class LocalModel(Form):
     path: str = Field(description="the folder")
 
 
+class VllmServer(Form):
+    """How vLLM is installed and started here; only with `driver: vllm`, and without `base_url`."""
+
+    python: str | None = Field(
+        default=None,
+        description='a version in quotes, such as "3.12", or a path; the one this program runs on if left out',
+    )
+    packages: tuple[str, ...] = Field(
+        default=("vllm",), description="what pip installs into an environment of its own, once and when this changes"
+    )
+    args: dict[str, Any] = Field(
+        default={}, description="options of `vllm serve` without their dashes; `true` for those that take no value"
+    )
+    env: dict[str, EnvironmentText] = Field(
+        default={}, description="environment variables; a list of NAME=VALUE does too"
+    )
+    timeout: Seconds = Field(default=1800, description="seconds it may take to start")
+
+
 class NamedModel(Form):
     """A model or workflow that this server has anyway."""
 
@@ -327,6 +346,11 @@ class BaseModelComponent(BaseComponent):
         default=(),
         description="with `driver: vllm`: a server that has the model, or a list of them that are used as one",
     )
+    manage: VllmServer = Field(
+        default=VllmServer(),
+        description="with `driver: vllm` and no `base_url`: how vLLM is installed and started here",
+    )
+    replicas: Count = Field(default=1, description="so many of these vLLM servers are started and used as one")
     api_key: str | None = Field(default=None, description="for the servers of `base_url`")
     aliases: dict[str, str] = Field(
         default={}, description="further names for models of those servers, each with the servers' name"

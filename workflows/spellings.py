@@ -30,6 +30,7 @@ from .schema import (
     ShellComponent,
     TextAction,
     TextModelComponent,
+    VllmServer,
     Workflow,
     WorkflowAction,
     WorkflowComponent,
@@ -163,6 +164,7 @@ class _Speller:
             self._lift_into_manage(node, fields)
         if issubclass(kind.component, BaseModelComponent):
             self._change(fields, "base_url", _listed)
+            self._change(fields, "manage", self._vllm)
         self._change(fields, "model", _served if "base_url" in fields and _is_text(fields, "model") else self._model)
         self._change(fields, "peft_adapters", self._adapters)
         self._change(fields, "env", _environment)
@@ -202,6 +204,12 @@ class _Speller:
         self._change(lifted, "env", _environment)
         if lifted and isinstance(manage.value, dict):
             fields["manage"] = manage.with_value(lifted)
+
+    def _vllm(self, node: Node) -> Node:
+        fields = _given(node, VllmServer) if isinstance(node.value, dict) else {}
+        self._change(fields, "packages", _listed)
+        self._change(fields, "env", _environment)
+        return node.with_value(fields) if isinstance(node.value, dict) else node
 
     def _model(self, node: Node) -> Node:
         """A name is `bundled`, a path or a hub id; an object may leave out its provider."""

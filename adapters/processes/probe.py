@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from contextlib import ExitStack
 
 import httpx2
 import psutil
@@ -29,12 +30,13 @@ async def is_ready(client: httpx2.AsyncClient, url: str) -> bool:
     return True
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback that nobody listens at now, each another one."""
+    with ExitStack() as opened:
+        probes = [opened.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def check_port(name: str, port: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self
@@ -22,6 +22,8 @@ from .relay import StreamRelay, whole_answer
 from .replica import UpstreamModel
 from .settings import UpstreamSettings
 
+NO_SERVER = ModelState("loading", "its server is not there yet")
+
 
 class UpstreamAdapter:
     """The models of several servers that have the same ones, or of a single server.
@@ -30,13 +32,13 @@ class UpstreamAdapter:
     `waiting` is what the models are doing while there is no server (`pool.add`) for them yet.
     """
 
-    def __init__(self, settings: UpstreamSettings) -> None:
+    def __init__(self, settings: UpstreamSettings, waiting: Callable[[], ModelState] = lambda: NO_SERVER) -> None:
         self._settings = settings
         self._created = int(time.time())
         self._counts: defaultdict[str, Counts] = defaultdict(Counts)
         self._known: dict[str, UpstreamModel] = {}
         self.pool = Pool(settings)
-        self.waiting = ModelState("loading", "its server is not there yet")
+        self._waiting = waiting
 
     async def __aenter__(self) -> Self:
         await self.pool.__aenter__()
@@ -90,7 +92,7 @@ class UpstreamAdapter:
         """What a model's servers do, all of them together."""
         replicas = self.pool.replicas
         if not replicas:
-            return self.waiting
+            return self._waiting()
         up = [replica for replica in replicas if replica.condition == "up"]
         having = [replica for replica in up if model in replica.models]
         if having:
@@ -107,7 +109,7 @@ class UpstreamAdapter:
         if found is None:
             raise ModelNotFound(f"no model '{name}' here", param="model")
         if not self.pool.replicas:
-            raise ModelUnavailable(f"{name} is not available: {self.waiting.detail}", retry_after=5)
+            raise ModelUnavailable(f"{name} is not available: {self._waiting().detail}", retry_after=5)
         return found
 
     # Answers

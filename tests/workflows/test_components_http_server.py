@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from children import is_there, server_command, started_in
 from composing import asks, events_of, one, runner
+from served import a_free_port
 
 from modelcompose.adapters.base import ModelState
 from modelcompose.adapters.errors import ModelUnavailable, UpstreamError
-from modelcompose.adapters.processes.probe import free_port
 from modelcompose.workflows.load import load
 from modelcompose.workflows.model import workflow_models
 from modelcompose.workflows.runner import Runner
@@ -28,7 +28,7 @@ def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def server(folder: Path, *options: str, action: dict[str, Any] | None = None, **manage: Any) -> dict[str, Any]:
-    port = free_port()
+    port = a_free_port()
     manage = {"start": [server_command(folder, port, *options)], **manage}
     actions = [{"path": "/say", "body": {"text": "${input.prompt}"}, **(action or {})}]
     return {"id": "small", "type": "http-server", "port": port, "manage": manage, "timeout": 30, "actions": actions}
@@ -169,7 +169,7 @@ workflow:
 
 async def test_pyenv_as_the_seed_uses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a pyenv that does what the two commands need of it."""
-    port = free_port()
+    port = a_free_port()
     (*_, script, _) = server_command(tmp_path, port)
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -192,7 +192,7 @@ async def test_pyenv_as_the_seed_uses_it(tmp_path: Path, monkeypatch: pytest.Mon
 async def test_without_pyenv_the_error_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     path = tmp_path / "model-compose.yml"
-    path.write_text(SEED.replace("SCRIPT", "x").replace("PORT", str(free_port())))
+    path.write_text(SEED.replace("SCRIPT", "x").replace("PORT", str(a_free_port())))
     async with Runner(load([path], env={})) as opened:
         while (state := opened.state_of("small")).phase == "loading":  # noqa: ASYNC110
             await asyncio.sleep(0.02)

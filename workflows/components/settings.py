@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from ...adapters.bundled import MODEL_FOLDER
 from ...adapters.errors import ConfigError
 from ...adapters.transformers.settings import ModelSettings
 from ...adapters.vllm.connection import Patience
+from ...adapters.vllm.managed import ManagedSettings
 from ...adapters.vllm.settings import UpstreamSettings
 from ..schema import BundledModel, ChatModelComponent, HubModel, LocalModel, TextModelComponent
 
 DEFAULT_CONCURRENCY = ModelSettings(name="", source="").max_concurrent_count
 
+AnySettings = ModelSettings | UpstreamSettings | ManagedSettings
 
-def settings_of(component: ChatModelComponent | TextModelComponent, folder: Path) -> ModelSettings | UpstreamSettings:
+
+def settings_of(component: ChatModelComponent | TextModelComponent, folder: Path) -> AnySettings:
     """How to load the component's model, or where to reach it; relative paths are relative to `folder`."""
     if component.driver == "vllm":
-        return _upstream(component)
+        return _upstream(component) if component.base_url else _managed(component, folder)
     name, source = _name_and_source(component, folder)
     hub = component.model if isinstance(component.model, HubModel) else HubModel(repository=source)
     return ModelSettings(
@@ -47,6 +52,28 @@ def _upstream(component: ChatModelComponent | TextModelComponent) -> UpstreamSet
         aliases=component.aliases,
         api_key=component.api_key,
         patience=patience,
+    )
+
+
+def _managed(component: ChatModelComponent | TextModelComponent, folder: Path) -> ManagedSettings:
+    manage = component.manage
+    name, source = _name_and_source(component, folder)
+    hub = component.model if isinstance(component.model, HubModel) else HubModel(repository=source)
+    args = {"revision": hub.revision, "download-dir": hub.cache_dir, **manage.args}
+    env = {
+        **({"HF_TOKEN": hub.token} if hub.token else {}),
+        **({"HF_HUB_OFFLINE": "1"} if hub.local_files_only else {}),
+    }
+    return ManagedSettings(
+        source=source,
+        upstream=msgspec.structs.replace(_upstream(component), model=name),
+        folder=str(folder),
+        python=manage.python,
+        packages=manage.packages,
+        args=args,
+        env={**env, **manage.env},
+        replicas=component.replicas,
+        timeout=manage.timeout,
     )
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 from children import gone_within, is_there, server_command, started_in, surroundings, workers_in
+from served import a_free_port
 
 from modelcompose.adapters.errors import ConfigError
 from modelcompose.adapters.processes.log import Log
-from modelcompose.adapters.processes.probe import free_port
 from modelcompose.adapters.processes.process import run, running
 
 NAPS = "sleep 1000 & sleep 1000"
@@ -54,7 +54,7 @@ async def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 async def test_leaving_ends_what_ignores_being_asked_too(tmp_path: Path) -> None:
-    command = server_command(tmp_path, free_port(), "stubborn", "workers")
+    command = server_command(tmp_path, a_free_port(), "stubborn", "workers")
     async with running(command, surroundings(tmp_path), Log(tmp_path / "log"), patience=0.3):
         while not (tmp_path / "marks").exists() or not started_in(tmp_path):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
@@ -77,7 +77,7 @@ async def test_cancelling_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_what_a_killed_guard_leaves_is_killed(tmp_path: Path) -> None:
-    command = server_command(tmp_path, free_port(), "workers")
+    command = server_command(tmp_path, a_free_port(), "workers")
     async with running(command, surroundings(tmp_path), Log(tmp_path / "log")) as process:
         while not (tmp_path / "marks").exists() or not started_in(tmp_path):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
@@ -98,10 +98,9 @@ import asyncio
 from pathlib import Path
 from children import server_command, surroundings
 from modelcompose.adapters.processes.log import Log
-from modelcompose.adapters.processes.probe import free_port
 from modelcompose.adapters.processes.process import run
 folder = Path({str(tmp_path)!r})
-command = server_command(folder, free_port(), "workers")
+command = server_command(folder, a_free_port(), "workers")
 asyncio.run(run(command, surroundings(folder), Log(folder / "log"), patience=1))
 """
     path = os.pathsep.join(each for each in sys.path if each)

@@ -216,10 +216,8 @@ async def test_servers_come_and_go_while_there_are_requests() -> None:
     async with (
         upstream(stream(go, *says("a"))) as first,
         upstream() as second,
-        UpstreamAdapter(UpstreamSettings(model=NAME)) as adapter,
+        UpstreamAdapter(UpstreamSettings(model=NAME), lambda: ModelState("loading", "installing vllm")) as adapter,
     ):
-        assert adapter.cards()[0].state == adapter.waiting
-        adapter.waiting = ModelState("loading", "installing vllm")
         assert adapter.cards()[0].state.detail == "installing vllm"
         with pytest.raises(ModelUnavailable, match="installing vllm"):
             await answer(adapter)
