@@ -64,7 +64,8 @@ class Relays:
         request = Request(scope, receive)
         record = Record.of(scope)
         record.endpoint = endpoint
-        authorize(request.headers, self._settings.api_keys)
+        if self._settings.api_keys:
+            authorize(request.headers, self._settings.api_keys)
         body = await read_body(request, self._settings.max_body_bytes)
         asked = self._asked(body, route, scope)
         if asked is None:
@@ -119,7 +120,8 @@ class _Answer:
         wire = Wire(send, self._record.send)
         work = self._stream(wire) if is_stream else self._whole(wire)
         try:
-            self._record.has_left = not await while_connected(receive, wire, work, every=self._keep_alive)
+            every = self._keep_alive if is_stream else None
+            self._record.has_left = not await while_connected(receive, wire, work, every=every)
         except asyncio.CancelledError:
             # Only a server that shuts down cancels a request, and its client should hear why the answer ends.
             if not wire.is_open:

@@ -68,10 +68,12 @@ class Wire:
         self._was_silent = True
 
 
-async def while_connected(receive: Receive, wire: Wire, work: Coroutine[Any, Any, None], *, every: float) -> bool:
+async def while_connected(
+    receive: Receive, wire: Wire, work: Coroutine[Any, Any, None], *, every: float | None
+) -> bool:
     """Do `work`, which sends on `wire`, unless the client leaves, which ends it; whether the client stayed.
 
-    `every` so many seconds it is seen to that the client hears something.
+    `every` so many seconds it is seen to that the client hears something, unless it is None.
     """
     doing = asyncio.current_task()
     assert doing is not None
@@ -88,7 +90,7 @@ async def while_connected(receive: Receive, wire: Wire, work: Coroutine[Any, Any
             doing.cancel()
 
     watching = asyncio.create_task(watch())
-    heartbeat = _Heartbeat(wire, every)
+    heartbeat = None if every is None else _Heartbeat(wire, every)
     try:
         await work
     except BaseException:
@@ -98,7 +100,8 @@ async def while_connected(receive: Receive, wire: Wire, work: Coroutine[Any, Any
         raise
     finally:
         watching.cancel()
-        heartbeat.stop()
+        if heartbeat is not None:
+            heartbeat.stop()
     return True
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import Self, cast
 
 import httptools
 import msgspec
@@ -45,6 +45,9 @@ class Connection(asyncio.Protocol):
         self._is_over = is_over
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._limit: float | None = None
+        self._waits_since = 0.0
         self.free_since = 0.0
         self._begin()
 
@@ -71,17 +74,22 @@ class Connection(asyncio.Protocol):
 
     # The side of those who ask
 
-    async def ask(self, request: bytes) -> None:
+    async def ask(self, request: bytes) -> Self:
         """Send a whole request and wait for the head of its answer: `status` and `headers`; raises Trouble."""
         self._begin()
         if self._transport is None or self._transport.is_closing():
             raise Broken("the connection has ended")
         self._is_asked = True
         self._transport.write(request)
-        while not self._has_head:
-            if self._trouble is not None:
-                raise self._trouble
-            await self._news(self._patience.first_byte)
+        try:
+            while not self._has_head:
+                if self._trouble is not None:
+                    raise self._trouble
+                await self._news(self._patience.first_byte)
+        except BaseException:
+            self.close()
+            raise
+        return self
 
     async def read(self) -> bytes:
         """What of the answer's body has come since the last call, waiting for it; empty at its end; raises Trouble."""
@@ -119,17 +127,37 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     async def _news(self, seconds: float | None) -> None:
+        """Wait until something has come, but no longer than so many seconds."""
         self._waiter = self._loop.create_future()
-        timer = None if seconds is None else self._loop.call_later(seconds, self._too_slow, seconds)
+        self._limit = seconds
+        if seconds is not None:
+            self._waits_since = self._loop.time()
+            # One timer serves many waits: to start and cancel one for every chunk costs more than the chunk.
+            if self._timer is None or self._timer.when() > self._waits_since + seconds:
+                self._set_timer(seconds)
         try:
             await self._waiter
         finally:
             self._waiter = None
-            if timer is not None:
-                timer.cancel()
 
-    def _too_slow(self, seconds: float) -> None:
-        self._fail(TooSlow(f"nothing came for {seconds:g} seconds"))
+    def _set_timer(self, seconds: float) -> None:
+        self._end_timer()
+        self._timer = self._loop.call_later(seconds, self._look_at_the_clock)
+
+    def _end_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look_at_the_clock(self) -> None:
+        self._timer = None
+        if self._waiter is None or self._limit is None:
+            return
+        left = self._waits_since + self._limit - self._loop.time()
+        if left > 0:
+            self._set_timer(left)
+        else:
+            self._fail(TooSlow(f"nothing came for {self._limit:g} seconds"))
 
     def _give_up(self, parser: httptools.HttpResponseParser) -> None:
         if parser is self._parser and not self.is_complete:
@@ -184,6 +212,7 @@ class Connection(asyncio.Protocol):
                 self._trouble = Broken("the connection ended before the answer did")
             self._wake()
         self._transport = None
+        self._end_timer()
         self._is_over(self)
 
     @property

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from ...adapters.errors import ConfigError
@@ -62,36 +61,21 @@ class Endpoint:
         whole = self._root + path if path.startswith("/") else f"{self.prefix}/{path}"
         return b"GET %b HTTP/1.1\r\n%baccept: application/json\r\n\r\n" % (whole.encode(), self._always)
 
-    @asynccontextmanager
-    async def asked(self, request: bytes) -> AsyncIterator[Connection]:
+    async def ask(self, request: bytes) -> Connection:
         """The connection on which `request` was sent and the head of its answer has come; raises Trouble.
 
-        Leaving the context ends a connection whose answer is not complete, which tells the server to stop.
+        Whoever asks calls `leave` in the end, which ends a connection whose answer is not complete: that tells the
+        server to stop.
         """
         connection = self._used()
         if connection is not None:
             try:
-                await connection.ask(request)
+                return await connection.ask(request)
             except Broken:
                 # The server had closed it when it was asked, as servers do with connections nobody uses.
-                connection.close()
                 if connection.has_heard:
                     raise
-                connection = None
-            except BaseException:
-                connection.close()
-                raise
-        if connection is None:
-            connection = await self._connected()
-            try:
-                await connection.ask(request)
-            except BaseException:
-                connection.close()
-                raise
-        try:
-            yield connection
-        finally:
-            connection.leave()
+        return await (await self._connected()).ask(request)
 
     def close(self) -> None:
         """End all connections, and make no more."""

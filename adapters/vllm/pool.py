@@ -96,26 +96,29 @@ class Pool:
             replica = self._choose(asking, tried)
             tried.append(replica)
             has_begun = False
+            answer: Connection | None = None
             replica.open += 1
             replica.asked += 1
             try:
-                request = replica.endpoint.post(asking.route, asking.body, asking.headers)
-                async with replica.endpoint.asked(request) as answer:
-                    await _accepted(answer, asking)
-                    yield b""
-                    while piece := await (answer.read() if asking.is_stream else _whole(answer)):
-                        has_begun = True
-                        yield piece
-                        if asking.is_stream and piece.endswith(END):
-                            answer.leave(is_ending=True)
-                            return
-                    return
+                answer = await replica.endpoint.ask(replica.endpoint.post(asking.route, asking.body, asking.headers))
+                await _accepted(answer, asking)
+                yield b""
+                while piece := await (answer.read() if asking.is_stream else _whole(answer)):
+                    has_begun = True
+                    yield piece
+                    if asking.is_stream and piece.endswith(END):
+                        answer.leave(is_ending=True)
+                        break
             except (Trouble, UpstreamError) as error:
                 if not self._goes_on(asking, tried, error, has_begun=has_begun):
                     if isinstance(error, Trouble):
                         raise told(error) from error
                     raise
+            else:
+                return
             finally:
+                if answer is not None:
+                    answer.leave()
                 replica.open -= 1
                 if replica.is_leaving and not replica.open:
                     self._end(replica)

@@ -48,8 +48,9 @@ class StreamRelay:
             data = self._cut(data)
             if not data:
                 return b""
-        if _is_plain(data) and self._model is None and b'"reasoning"' not in data and b'"error"' not in data:
+        if self._model is None and not self.is_done and _is_plain(data):
             self._last = (self._last[1], data)
+            self.is_done = data.endswith(DONE)
             return data
         return self._examined(data)
 
@@ -66,10 +67,11 @@ class StreamRelay:
     def usage(self) -> Usage | None:
         """What the answer took, if its last events say so."""
         last = b"".join(self._last)
-        if b'"usage"' not in last:
+        place = last.rfind(b'"usage"')
+        if place < 0:
             return None
-        found = [_usage_in(_data_of(event)) for event in _BETWEEN_EVENTS.split(last)]
-        return next((usage for usage in reversed(found) if usage is not None), None)
+        event = last[max(0, last.rfind(b"\n\n", 0, place)) :].lstrip(b"\n")
+        return _usage_in(_data_of(_BETWEEN_EVENTS.split(event, 1)[0]))
 
     def _cut(self, data: bytes) -> bytes:
         """What is complete of what was held back and `data`; the rest is held back."""
@@ -145,8 +147,18 @@ def _last_end(data: bytes) -> int:
 
 
 def _is_plain(block: bytes) -> bool:
-    """Whether every event of a block is one line of data with an object, as nearly all are."""
-    return block.startswith(b"data: {") and block.count(b"\n\n") == block.count(b"\n\ndata: {") + 1
+    """Whether every event of a block is one line of data with an object, of no special kind, as nearly all are; the end
+    mark may be the last of them.
+    """
+    if block == DONE:
+        return True
+    events = block.count(b"\n\n") - block.endswith(DONE)
+    return (
+        block.startswith(b"data: {")
+        and block.count(b"\n\ndata: {") == events - 1
+        and b'"reasoning"' not in block
+        and b'"error"' not in block
+    )
 
 
 def _data_of(event: bytes) -> bytes | None:

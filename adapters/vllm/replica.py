@@ -112,12 +112,15 @@ class Replica:
 
     async def _get(self, path: str) -> tuple[int, bytes]:
         body = bytearray()
-        async with self.endpoint.asked(self.endpoint.get(path)) as answer:
+        answer = await self.endpoint.ask(self.endpoint.get(path))
+        try:
             while piece := await answer.read():
                 body += piece
                 if len(body) > LARGEST_LIST:
                     raise Broken(f"{path} answers with more than {LARGEST_LIST} bytes")
             return answer.status, bytes(body)
+        finally:
+            answer.leave()
 
     def _is_up(self, models: list[UpstreamModel]) -> None:
         if self.condition != "up":

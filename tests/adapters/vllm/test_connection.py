@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from scripted_upstream import Asked, Drop, Hang, ScriptedUpstream, Step, stream, upstream, whole
 
-from modelcompose.adapters.vllm.connection import LARGEST_HEAD, Patience
+from modelcompose.adapters.vllm.connection import LARGEST_HEAD, Connection, Patience
 from modelcompose.adapters.vllm.endpoint import Endpoint
 from modelcompose.adapters.vllm.troubles import Broken, TooSlow, Unreachable
 
@@ -25,11 +25,20 @@ async def serving(
 
 
 async def ask(endpoint: Endpoint, body: bytes = b"{}") -> tuple[int, bytes]:
-    async with endpoint.asked(endpoint.post("chat/completions", body)) as answer:
+    async with asked(endpoint, body) as answer:
         pieces = []
         while piece := await answer.read():
             pieces.append(piece)
         return answer.status, b"".join(pieces)
+
+
+@asynccontextmanager
+async def asked(endpoint: Endpoint, body: bytes = b"{}") -> AsyncIterator[Connection]:
+    answer = await endpoint.ask(endpoint.post("chat/completions", body))
+    try:
+        yield answer
+    finally:
+        answer.leave()
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -52,7 +61,7 @@ async def test_bodies_of_every_form_wherever_they_are_cut(steps: list[Step], bod
         assert await ask(endpoint) == (200, body)
         data = b"".join(step for step in steps if isinstance(step, bytes))
         singly: list[Step] = [part for byte in data for part in (bytes([byte]), 0.0)]
-        server.script = lambda asked: [*singly, Drop()] if Drop in map(type, steps) else singly
+        server.script = lambda _: [*singly, Drop()] if Drop in map(type, steps) else singly
         assert await ask(endpoint) == (200, body)
 
 
@@ -61,7 +70,7 @@ async def test_a_connection_is_used_again_if_the_server_keeps_it() -> None:
         for _ in range(3):
             await ask(endpoint)
         assert server.connections == 1
-        server.script = lambda asked: whole(b"x", connection="close")
+        server.script = lambda _: whole(b"x", connection="close")
         for _ in range(3):
             assert await ask(endpoint) == (200, b"x")
         assert server.connections == 3
@@ -80,18 +89,18 @@ async def test_a_connection_that_the_server_closed_meanwhile_is_made_anew() -> N
 
 async def test_an_answer_that_is_left_ends_the_connection() -> None:
     async with serving([*stream(b"a")[:-1], Hang()]) as (server, endpoint):
-        async with endpoint.asked(endpoint.post("x", b"")) as answer:
+        async with asked(endpoint) as answer:
             assert await answer.read() == b"a"
         async with asyncio.timeout(1):
             await server.asked[0].is_over.wait()
-        server.script = lambda asked: whole(b"x")
+        server.script = lambda _: whole(b"x")
         assert await ask(endpoint) == (200, b"x")
         assert server.connections == 2
 
 
 async def test_an_answer_that_is_about_to_end_keeps_the_connection() -> None:
     async with serving([*stream(b"a")[:-1], 0.02, stream()[-1]]) as (server, endpoint):
-        async with endpoint.asked(endpoint.post("x", b"")) as answer:
+        async with asked(endpoint) as answer:
             assert await answer.read() == b"a"
             answer.leave(is_ending=True)
         await asyncio.sleep(0.1)
@@ -112,7 +121,7 @@ async def test_a_server_that_sends_more_than_is_read_has_to_wait() -> None:
 
     async with serving([]) as (server, endpoint):
         server.script = endless  # type: ignore[assignment]
-        async with endpoint.asked(endpoint.post("x", b"")) as answer:
+        async with asked(endpoint) as answer:
             await answer.read()
             await asyncio.sleep(0.3)
             assert sent < 500
@@ -162,7 +171,7 @@ async def test_nobody_there() -> None:
 
 async def test_requests_side_by_side_have_their_own_connections() -> None:
     async with serving([]) as (server, endpoint):
-        server.script = lambda asked: [0.02, *whole(asked.body)]
+        server.script = lambda request: [0.02, *whole(request.body)]
         bodies = [str(index).encode() for index in range(50)]
         assert [body for _, body in await asyncio.gather(*(ask(endpoint, body) for body in bodies))] == bodies
         assert server.connections == 50
