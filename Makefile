@@ -27,7 +27,7 @@ serve: $(VENV)/installed  ## install, then serve the bundled model on http://127
 install: $(VENV)/installed-dev  ## make .venv with the exact versions of constraints.txt, and the tools for development
 
 test: $(VENV)/installed-dev  ## run the tests (ARGS goes to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 check: $(VENV)/installed-dev  ## lint, format and types, without changing anything
 	$(BIN)/ruff check .
