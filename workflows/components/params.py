@@ -77,14 +77,16 @@ def sampling_of(values: Mapping[str, Any]) -> Sampling:
 def with_asked(own: Sampling, asked: Sampling) -> Sampling:
     """An action's own parameters, and a client's where the action says nothing.
 
-    Of two limits the smaller one counts; stop strings of both stop.
+    Of two limits the smaller one counts, and the client's is never cut; stop strings of both stop.
     """
     unset = {name: getattr(asked, name) for name in Sampling.__struct_fields__ if _is_unset(own, name)}
     limits = [limit for limit in (own.max_tokens, asked.max_tokens) if limit is not None]
+    max_tokens = min(limits, default=None)
     return msgspec.structs.replace(
         own,
         **unset,
-        max_tokens=min(limits, default=None),
+        max_tokens=max_tokens,
+        is_cut_to_fit=own.is_cut_to_fit and (asked.max_tokens is None or max_tokens != asked.max_tokens),
         stop=tuple(dict.fromkeys((*own.stop, *asked.stop))),
     )
 
@@ -111,7 +113,7 @@ def honour(request: GenerationRequest, asked: GenerationRequest | None) -> Gener
 
 
 def _is_unset(own: Sampling, name: str) -> bool:
-    return name not in ("max_tokens", "stop") and getattr(own, name) == getattr(_DEFAULTS, name)
+    return name not in ("max_tokens", "is_cut_to_fit", "stop") and getattr(own, name) == getattr(_DEFAULTS, name)
 
 
 def _stops(value: Any) -> tuple[str, ...]:
