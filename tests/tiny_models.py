@@ -224,6 +224,15 @@ def qwen3(folder: Path) -> None:
     _write(folder, config, tokenizer, ["<|im_end|>", "<|endoftext|>"])
 
 
+def for_vllm(folder: Path) -> None:
+    """Heads of a size that vLLM's attention on CPUs knows, and room for long answers."""
+    from transformers import Qwen3Config
+
+    tokenizer = _chatml(QWEN3)
+    config = Qwen3Config(**_decoder(tokenizer, head_dim=64, max_position_embeddings=4096))
+    _write(folder, config, tokenizer, ["<|im_end|>", "<|endoftext|>"])
+
+
 def mistral(folder: Path) -> None:
     """Zephyr's chat format, and a sliding window that is shorter than most prompts."""
     from transformers import MistralConfig

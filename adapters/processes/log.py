@@ -17,9 +17,9 @@ LARGEST_FILE = 32 << 20
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")
 _END_OF_LINE = re.compile(rb"[\r\n]+")
-_ERROR = re.compile(r"(?:^|[\s.])\w*(?:Error|Exception|ERROR)\b:? \S")
+_ERROR = re.compile(r"(?:^|[\s.])\w*(?:Error|Exception|ERROR|error)\b:? \S")
 _POINTS_ELSEWHERE = re.compile(r"[Ss]ee (?:root cause|above|stack trace|the log)")
-_RULES_AND_NOTICES = re.compile(r"[\W_]*$|\[notice\]")
+_RULES_AND_NOTICES = re.compile(r"[\W_]*$|\[notice\]|For further information")
 
 logger = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ..base import ModelState
+from ..errors import ConfigError
 from ..processes.environment import clean, find_python
 from ..processes.install import Installation, Recipe
 from ..processes.log import Log
@@ -53,6 +54,7 @@ class ManagedSettings(msgspec.Struct, frozen=True, kw_only=True):
 @asynccontextmanager
 async def managed_vllm(settings: ManagedSettings) -> AsyncIterator[UpstreamAdapter]:
     """The model, once vLLM is installed and started, which goes on in the background. Raises ConfigError."""
+    _check_folder(settings.source)
     recipe = await _recipe(settings)
     installation = Installation(recipe)
     servers: list[ManagedServer] = []
@@ -138,6 +140,11 @@ async def _recipe(settings: ManagedSettings) -> Recipe:
         venv=venv,
         python=python,
     )
+
+
+def _check_folder(source: str) -> None:
+    if Path(source).is_absolute() and not Path(source).is_dir():
+        raise ConfigError(f"there is no folder '{source}' with a model in it")
 
 
 def _server(settings: ManagedSettings, recipe: Recipe, port: int, number: int) -> ServerSettings:

@@ -104,7 +104,7 @@ async def test_it_is_installed_started_asked_and_ended(tmp_path: Path, wheel: st
         said = await about(adapter)
         assert said["cwd"] == str(tmp_path)
         assert str(tmp_path) not in said["path"]
-        assert said["argv"][-6:] == ["--max-model-len", "77", "--config", '{"a": 1}', "--enforce-eager"][-6:]
+        assert said["argv"][-5:] == ["--max-model-len", "77", "--config", '{"a": 1}', "--enforce-eager"]
         assert await answer(adapter) == [str(said["pid"])] * 5
     assert not is_there(said["pid"])
 
@@ -154,6 +154,12 @@ async def test_an_installation_that_fails_is_told_with_pips_own_words(tmp_path: 
     assert state.detail == (
         "installing ended with exit status 1: ERROR: No matching distribution found for no-such-package-here"
     )
+
+
+async def test_a_folder_that_is_not_there_is_an_error_of_the_file(tmp_path: Path, wheel: str) -> None:
+    with pytest.raises(ConfigError, match="there is no folder '/no/such/model' with a model in it"):
+        async with managed_vllm(settings(tmp_path, wheel, source="/no/such/model")):
+            pass
 
 
 async def test_a_python_that_is_not_there_is_an_error_of_the_file(tmp_path: Path, wheel: str) -> None:
