@@ -48,9 +48,9 @@ clean:  ## remove what building and testing left; .venv stays
 # PyTorch goes first and alone, so that its index serves nothing else; what it depends on comes with the rest.
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing PyTorch into $(VENV), the largest part ..."
+	@$(PIP_INSTALL) setuptools
 	@$(PIP_INSTALL) --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	@echo "Installing model-compose and what else it needs ..."
-	@$(PIP_INSTALL) setuptools
 	@$(PIP_INSTALL) --no-build-isolation --editable .
 	@touch $@
 

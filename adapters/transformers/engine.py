@@ -269,7 +269,7 @@ class Engine:
             error = InvalidRequest("the request is nested too deeply")
         elif not isinstance(error, ComposeError):
             logger.error("request %d failed", id, exc_info=error)
-            error = ComposeError("the engine failed on this request; the server's log says how")
+            error = ComposeError(f"the engine failed on this request; the server's log says how under 'request {id}'")
         self._outcomes.append((id, Failure(error.report())))
 
     def _drop(self, id: int) -> None:

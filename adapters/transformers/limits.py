@@ -29,7 +29,7 @@ def context_length(config: PreTrainedConfig, settings: ModelSettings) -> int:
         raise ConfigError(f"max_model_len is {asked}; it must be 1 or more")
     if own is None:
         length = asked or UNLIMITED
-        logger.info("%s: the model names no context length; %d tokens are served", settings.name, length)
+        logger.info("the model names no context length; %d tokens are served", length)
         return length
     if asked is not None and asked > own:
         raise ConfigError(f"max_model_len is {asked}, but {settings.source} takes {own} tokens at most; lower it")

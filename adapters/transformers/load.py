@@ -94,7 +94,7 @@ def load(settings: ModelSettings, report: Report) -> LoadedModel:
         defaults=_defaults(model.generation_config, is_encoder_decoder=bool(config.is_encoder_decoder)),
         is_encoder_decoder=bool(config.is_encoder_decoder),
     )
-    logger.info("%s: %s on %s as %s, %d tokens", settings.name, type(model).__name__, device, model.dtype, length)
+    logger.info("%s on %s as %s, context of %d tokens", type(model).__name__, device, str(model.dtype)[6:], length)
     return loaded
 
 

@@ -368,6 +368,8 @@ def test_a_fault_in_mid_stream_ends_one_request_only(engine: Engine, caplog: pyt
     assert sum(isinstance(outcome, Failure) for outcome in outcomes[1]) == 1
     assert isinstance(outcomes[2][-1], Usage)
     assert "ZeroDivisionError" in caplog.text
+    assert "request 1 failed" in caplog.text
+    assert "'request 1'" in outcomes[1][-1].report.message
 
 
 @pytest.mark.parametrize(
