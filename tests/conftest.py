@@ -2,6 +2,8 @@
 
 import os
 
+import os
+
 import hypothesis
 
 # One thread is the fastest for models this small, and threads that wait spinning take the cores from all else.
@@ -10,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 pytest_plugins = ["served"]
+collect_ignore = [] if os.environ.get("VLLM_ENVIRONMENT") else ["vllm"]
 
 hypothesis.settings.register_profile("shared-machine", deadline=None)
 hypothesis.settings.load_profile("shared-machine")
