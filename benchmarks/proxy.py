@@ -185,6 +185,7 @@ async def serve_httpx2(port: int, upstream: int) -> None:
     await serve(Starlette(routes=[Route("/v1/chat/completions", relay, methods=["POST"])]), port)
 
 
+UNSAFE = "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"
 LITELLM = """
 model_list:
   - model_name: m
@@ -263,7 +264,7 @@ def running_litellm(command: Path, port: int, stub: int) -> Iterator[int]:
             "--telemetry",
             "False",
         ]
-        environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+        environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", UNSAFE: "true"}
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen(line, cwd=folder, env=environment, stdout=log, stderr=log)
             try:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import uvicorn
 
-    from ..adapters.base import ModelCard
+    from ..adapters.base import Adapter, ModelCard
 
 SECONDS_FOR_STREAMS = 2.0
 SECONDS_FOR_LAST_WORDS = 4
@@ -166,13 +166,23 @@ async def _load(offer: Offer, console: Console) -> None:
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
 
 
+def _may_come_back(adapter: Adapter) -> bool:
+    """Whether its models are at servers elsewhere, which come and go as they like."""
+    from ..adapters.vllm.adapter import UpstreamAdapter
+
+    return isinstance(adapter, UpstreamAdapter) and bool(adapter.pool.replicas)
+
+
 def _announce(offer: Offer, plan: Plan, sockets: Sequence[socket.socket], console: Console, began: float) -> bool:
     """Say what is served; whether there is anything. Why a model is not, its adapter has logged."""
     cards: list[ModelCard] = [card for adapter in offer.models for card in adapter.cards()]
-    if all(card.state.phase == "failed" for card in cards):
-        console.say("model-compose: no model could be loaded, so there is nothing to serve", "red")
-        return False
     url = url_of(plan.host, sockets)
+    if all(card.state.phase == "failed" for card in cards):
+        if not any(map(_may_come_back, offer.models)):
+            console.say("model-compose: no model could be loaded, so there is nothing to serve", "red")
+            return False
+        console.say(f"{url}/v1 is there; its models will be as soon as their servers answer.", "yellow")
+        return True
     lines = announcement(url, cards, time.monotonic() - began, has_key=bool(plan.api_keys), runs=offer.runs)
     for text, style in lines:
         console.say(text, style)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 import psutil
 import pytest
+from scripted_upstream import NAME, upstream
 from served import Served, a_free_port, run_command, serving
 
 FILE = """
@@ -145,3 +149,21 @@ def test_a_file_can_be_left_alone(tmp_path: Path, tiny_folder: Path) -> None:
     with serving(tmp_path, a_free_port(), "--no-file", "--model", str(tiny_folder)) as server:
         assert server.wait_for_answer().status_code == 503
         assert httpx2.get(f"{server.url}/api/workflows").status_code == 404
+
+
+async def test_models_at_servers_elsewhere_may_come_later(tmp_path: Path) -> None:
+    async with upstream() as far, AsyncExitStack() as opened:
+        await far.stop()
+        text = (
+            f"component: {{type: model, task: chat-completion, driver: vllm, base_url: '{far.url}', model: {NAME}}}\n"
+        )
+        (tmp_path / "model-compose.yml").write_text(text, encoding="utf-8")
+        server = opened.enter_context(serving(tmp_path, a_free_port()))
+        early = await asyncio.to_thread(server.wait_for_answer)
+        assert early.status_code == 503
+        await far.start()
+        await asyncio.to_thread(server.wait_until_ready)
+        client = await opened.enter_async_context(openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none"))
+        for model in (NAME, "default"):
+            said = await client.chat.completions.create(model=model, messages=[{"role": "user", "content": "hi"}])
+            assert said.choices[0].message.content == "Hello"
