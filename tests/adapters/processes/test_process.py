@@ -99,6 +99,7 @@ from pathlib import Path
 from children import server_command, surroundings
 from modelcompose.adapters.processes.log import Log
 from modelcompose.adapters.processes.process import run
+from served import a_free_port
 folder = Path({str(tmp_path)!r})
 command = server_command(folder, a_free_port(), "workers")
 asyncio.run(run(command, surroundings(folder), Log(folder / "log"), patience=1))
@@ -106,6 +107,7 @@ asyncio.run(run(command, surroundings(folder), Log(folder / "log"), patience=1))
     path = os.pathsep.join(each for each in sys.path if each)
     process = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path})
     while not (tmp_path / "marks").exists() or not started_in(tmp_path):
+        assert process.poll() is None
         time.sleep(0.02)
     pids = [*started_in(tmp_path), *workers_in(tmp_path)]
     assert all(map(is_there, pids))
