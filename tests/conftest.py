@@ -2,8 +2,6 @@
 
 import os
 
-import os
-
 import hypothesis
 
 # One thread is the fastest for models this small, and threads that wait spinning take the cores from all else.
