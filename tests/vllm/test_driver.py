@@ -171,10 +171,10 @@ def test_an_error_of_vllms_is_handed_on(client: openai.OpenAI) -> None:
     assert refused.value.type
 
 
-@pytest.mark.parametrize("model", [NAME, "answer"])
-def test_a_client_that_leaves_frees_vllm_within_a_second(model: str, server: Served, client: openai.OpenAI) -> None:
+@pytest.mark.parametrize("name", [NAME, "answer"])
+def test_a_client_that_leaves_frees_vllm_within_a_second(name: str, server: Served, client: openai.OpenAI) -> None:
     """Relayed, and through a workflow."""
-    stream = client.chat.completions.create(model=model, messages=HI, max_tokens=4000, stream=True, extra_body=LONG)
+    stream = client.chat.completions.create(model=name, messages=HI, max_tokens=4000, stream=True, extra_body=LONG)
     next(iter(stream))
     ports = list(api_servers(server))
     wait(lambda: sum(map(running, ports)) == 1, 5)
