@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from engines import PROMPT, answer, loaded, run, text_request, whole
 from tiny_models import CONTEXT_LENGTH, FAMILIES, TinyModel
 
-from modelcompose.adapters.base import GenerationRequest, ModelCounters, RegexConstraint
+from modelcompose.adapters.base import GenerationRequest, JsonConstraint, ModelCounters, RegexConstraint
 from modelcompose.adapters.errors import ContextLengthExceeded, InvalidRequest, ModelUnavailable, UnsupportedParameter
 from modelcompose.adapters.events import Accepted, Completion, Finish, Usage
 from modelcompose.adapters.transformers.engine import Engine
@@ -122,6 +124,18 @@ async def test_a_constraint_is_kept(engine: Engine) -> None:
     assert set(text(completion)[:-1]) <= {"a", "b"}
     assert text(completion).endswith("!")
     assert completion.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_constrained_answer_is_the_same_with_logprobs(engine: Engine, seed: int) -> None:
+    form = JsonConstraint({"type": "object", "properties": {"a": {"maximum": 9}}, "additionalProperties": False})
+    request = text_request(constraint=form, max_tokens=60, ignore_eos=False, temperature=1.0, seed=seed)
+    plain = await answer(engine, request)
+    told = await answer(engine, msgspec.structs.replace(request, logprobs=3))
+    assert text(told) == text(plain)
+    assert plain.choices[0].finish_reason == "stop"
+    assert isinstance(json.loads(text(told)), dict)
+    assert b"".join(token.raw for token in told.choices[0].logprobs or ()).decode() == text(told)
 
 
 @pytest.mark.parametrize("fields", [{"min_tokens": 20, "ignore_eos": False}, {"ignore_eos": True}])
