@@ -48,7 +48,10 @@ def api_servers(server: served.Served) -> dict[int, psutil.Process]:
     """The processes of vLLM that listen, by their ports."""
     found: dict[int, psutil.Process] = {}
     for process in processes(server):
-        line = " ".join(process.cmdline())
+        try:
+            line = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
         port = re.search(r"vllm\.entrypoints\.openai\.api_server .*--port (\d+)", line)
         if port and "guard.py" not in line and not line.startswith(("/bin/sh", "bash")):
             found[int(port[1])] = process

@@ -1,10 +1,11 @@
 """Runs one command and leaves nothing of it behind, however the program that started this one ends.
 
-    python -I guard.py SECONDS WORD...
+    python -I guard.py SECONDS DESCRIPTOR WORD...
 
 A program by itself, started by `process.py`. It ends the command when its standard input ends, which is when the
 process that holds the other end is gone, even by `kill -9`; and when it is told to by a signal. What the command has
-started is asked to end too and killed after SECONDS. The exit status is the command's, 128 + N after signal N.
+started is asked to end too and killed after SECONDS, sooner if the command has ended by itself: that is told at once,
+by closing DESCRIPTOR. The exit status is the command's, 128 + N after signal N.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from contextlib import suppress
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+SECONDS_FOR_ORPHANS = 2.0
 SECONDS_TO_KILL = 5.0
 SECONDS_BETWEEN_LOOKS = 0.05
 
@@ -93,7 +95,7 @@ class Guarded:
 
 def main() -> int:
     """Run the command that the arguments give."""
-    patience, words = float(sys.argv[1]), sys.argv[2:]
+    patience, descriptor, words = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     _adopt_orphans()
     woken = _wake_on_signals()
     try:
@@ -106,7 +108,8 @@ def main() -> int:
         if sys.stdin in readable or set(os.read(woken, 4096)) & _TO_END:
             break
         guarded.reap()
-    guarded.end(patience)
+    os.close(descriptor)
+    guarded.end(patience if guarded.status is None else min(patience, SECONDS_FOR_ORPHANS))
     status = guarded.status
     return 128 + signal.SIGKILL if status is None else 128 - status if status < 0 else status
 

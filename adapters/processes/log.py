@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-LINES_AT_HAND = 60
+LINES_AT_HAND = 1000
 LONGEST_LINE = 500
 LARGEST_FILE = 32 << 20
 """Bytes; what is older is kept in one more file of that size."""
@@ -69,8 +69,9 @@ class Log:
     def blame(self) -> str:
         """The line that says best what went wrong."""
         telling = [line for line in self.tail if not _RULES_AND_NOTICES.match(line)]
-        errors = [line for line in telling if _ERROR.search(line) and not _POINTS_ELSEWHERE.search(line)]
-        return (errors or telling or [""])[-1]
+        errors = [line for line in telling if _ERROR.search(line)]
+        causes = [line for line in errors if not _POINTS_ELSEWHERE.search(line)]
+        return (causes or errors or telling or [""])[-1]
 
     def _write(self, data: bytes) -> None:
         if self._is_broken:

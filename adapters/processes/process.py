@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -35,12 +35,21 @@ class Surroundings(msgspec.Struct, frozen=True):
 
 
 class Process:
-    """A command that runs; `line` is what its guard waits for the end of, `output` is where all it says comes out."""
+    """A command that runs. `line` is what its guard waits for the end of, `pipes` are what comes from there; `ended` is
+    set as soon as the command is gone, while what it has started may still be there.
+    """
 
-    def __init__(self, guard: asyncio.subprocess.Process, line: int, output: asyncio.ReadTransport) -> None:
+    def __init__(
+        self,
+        guard: asyncio.subprocess.Process,
+        line: int,
+        pipes: Sequence[asyncio.ReadTransport],
+        ended: asyncio.Event,
+    ) -> None:
         self._guard = guard
         self._line = line
-        self._output = output
+        self._pipes = pipes
+        self.ended = ended
 
     async def wait(self) -> int:
         """The exit status, once the command and all it started have ended; 128 + N after signal N."""
@@ -59,7 +68,8 @@ class Process:
             await self._guard.wait()
         if self._guard.returncode is not None and self._guard.returncode < 0:
             _kill_session(self._guard.pid)
-        self._output.close()
+        for pipe in self._pipes:
+            pipe.close()
 
 
 @asynccontextmanager
@@ -110,14 +120,16 @@ async def _start(command: Command, where: Surroundings, log: Log, patience: floa
         raise ConfigError(f"there is no folder '{where.folder}' to run '{shown(command)}' in")
     words = ["/bin/sh", "-c", command] if isinstance(command, str) else command
     # Pipes of our own: asyncio's would keep `wait` waiting for whoever still holds them.
-    (held, line), (output, said) = os.pipe(), os.pipe()
+    (held, line), (output, said), (end, running) = os.pipe(), os.pipe(), os.pipe()
     try:
         guard = await asyncio.create_subprocess_exec(
             sys.executable,
             "-I",
             str(_GUARD),
             str(patience),
+            str(running),
             *words,
+            pass_fds=[running],
             stdin=held,
             stdout=said,
             stderr=said,
@@ -126,14 +138,16 @@ async def _start(command: Command, where: Surroundings, log: Log, patience: floa
             start_new_session=True,
         )
     except BaseException:
-        os.close(line)
-        os.close(output)
+        for descriptor in (line, output, end):
+            os.close(descriptor)
         raise
     finally:
-        os.close(held)
-        os.close(said)
-    reading, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: _Output(log), os.fdopen(output, "rb", 0))
-    return Process(guard, line, reading)
+        for descriptor in (held, said, running):
+            os.close(descriptor)
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    reading, _ = await loop.connect_read_pipe(lambda: _Output(log), os.fdopen(output, "rb", 0))
+    waiting, _ = await loop.connect_read_pipe(lambda: _End(ended), os.fdopen(end, "rb", 0))
+    return Process(guard, line, (reading, waiting), ended)
 
 
 async def _end(starting: asyncio.Task[Process], patience: float) -> None:
@@ -150,6 +164,16 @@ class _Output(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._log.feed(data)
+
+
+class _End(asyncio.Protocol):
+    """Tells of the end of a pipe."""
+
+    def __init__(self, ended: asyncio.Event) -> None:
+        self._ended = ended
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended.set()
 
 
 def _kill_session(leader: int) -> None:

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -164,29 +165,29 @@ class ManagedServer:
         self._report("starting again" if self._was_ready else "starting")
         logger.info("%s: starting: %s", self.settings.name, shown(command))
         async with running(command, self._surroundings, self._log, self.settings.patience) as process:
-            ended = asyncio.create_task(process.wait())
+            if not await self._gets_ready(process.ended):
+                raise self._failure(command, await process.wait() if process.ended.is_set() else None)
+            since = time.monotonic()
+            self._up()
             try:
-                if not await self._gets_ready(ended):
-                    raise self._failure(command, ended.result() if ended.done() else None)
-                since = time.monotonic()
-                self._up()
-                await asyncio.wait({ended})
-                self._say_tail()
-                logger.error("%s %s; it is started again", self.settings.name, said_of(ended.result()))
-                return time.monotonic() - since
+                await process.ended.wait()
             finally:
                 self._down()
-                ended.cancel()
-                await asyncio.wait({ended})
+            lived = time.monotonic() - since
+            status = await process.wait()
+            self._say_tail()
+            logger.error("%s %s; it is started again", self.settings.name, said_of(status))
+            return lived
 
-    async def _gets_ready(self, ended: asyncio.Task[int]) -> bool:
+    async def _gets_ready(self, ended: asyncio.Event) -> bool:
         """Wait until the server answers; False if it ends or takes too long."""
         deadline = time.monotonic() + self.settings.timeout
         async with httpx2.AsyncClient(trust_env=False) as client:
-            while not ended.done() and time.monotonic() < deadline:
+            while not ended.is_set() and time.monotonic() < deadline:
                 if await is_ready(client, self.settings.url):
-                    return not ended.done()
-                await asyncio.wait({ended}, timeout=SECONDS_BETWEEN_PROBES)
+                    return not ended.is_set()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(ended.wait(), SECONDS_BETWEEN_PROBES)
         return False
 
     async def _port_is_free(self) -> None:

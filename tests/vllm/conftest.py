@@ -16,8 +16,13 @@ from real_vllm import NAME, PACKAGE, VLLM
 from modelcompose.adapters.processes.environment import find_python
 from modelcompose.adapters.processes.places import place_of
 
-# One thread each and little memory: several of them share a small machine.
-SMALL = {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TORCHDYNAMO_DISABLE": "1"}
+# One thread each and little memory: several of them share a small machine. What is compiled is kept for the next run.
+SMALL = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_CACHE_ROOT": str(VLLM / "cache"),
+}
 
 INSTALLED = {"PIP_NO_DEPS": "1"}
 """Lets pip look at the one package only; the environment lacks parts that vLLM does not need for text."""

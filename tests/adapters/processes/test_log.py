@@ -31,6 +31,7 @@ def test_lines_cut_anywhere(size: int, tmp_path: Path) -> None:
             "starting\nValueError: too large\nRuntimeError: Engine core failed. See root cause above.\n",
             "ValueError: too large",
         ),
+        ("Error: see above\nthe end\n", None),
         ("starting\nbye\n-----\n[notice] a new pip\n", "bye"),
         ("(EngineCore pid=7) ERROR 11-20 [core.py:1] torch.OutOfMemoryError: CUDA out of memory\nexiting", None),
         ("server.py: error: unknown option --x\n    For further information visit https://x\n", None),

@@ -125,7 +125,7 @@ async def test_two_replicas_share_the_requests_and_one_that_dies_comes_back(tmp_
         assert len(failed) == doomed
         whole = [each for each in outcomes if isinstance(each, list)]
         assert Counter(piece for each in whole for piece in each) == {str(pids[1]): 100 * others}
-        assert set(await answer(adapter)) == {str(pids[1])}
+        assert len(await answer(adapter)) == 5
         await until(adapter, "ready", "2 of 2")
         again = {(await about(adapter, number))["pid"] for number in range(2)}
         assert pids[1] in again
