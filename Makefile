@@ -31,7 +31,7 @@ test: $(VENV)/installed-dev  ## run the tests (ARGS goes to pytest)
 	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 test-vllm: $(VENV)/installed-dev $(VLLM_VENV)/installed  ## test with the real vLLM, on CPUs, in an environment of its own
-	VLLM_ENVIRONMENT=$(VLLM_VENV) $(BIN)/python -m pytest -p no:cacheprovider tests/vllm $(ARGS)
+	VLLM_ENVIRONMENT=$(VLLM_VENV) $(BIN)/python -m pytest -p no:cacheprovider tests/vllm tests/adapters/vllm $(ARGS)
 
 check: $(VENV)/installed-dev  ## lint, format and types, without changing anything
 	$(BIN)/ruff check .
