@@ -25,10 +25,10 @@ from ..base import ModelState
 from ..errors import ComposeError, ModelUnavailable
 from .hub import ModelFiles, local_folder
 from .messages import Cancel, FromEngine, Launch, State, Step, Submit, ToEngine
+from .settings import ModelSettings, refuse_unhonoured
 
 if TYPE_CHECKING:
     from .engine import Engine
-    from .settings import ModelSettings
 
 LOAD_FAILED = 3
 
@@ -104,6 +104,7 @@ def _load(settings: ModelSettings, line: Line) -> Engine | None:
         line.send(State(state))
 
     try:
+        refuse_unhonoured(settings)
         if local_folder(settings.source) is not None:
             ModelFiles(settings, report)  # says at once what `load` would say after PyTorch's seconds
         report(ModelState("loading", "starting PyTorch"))

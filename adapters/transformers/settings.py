@@ -6,12 +6,22 @@ from typing import Any
 
 import msgspec
 
+from ..errors import ConfigError
+
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One Hugging Face model: `name` is what clients call it, `source` a hub id or a folder.
 
     `device` is `auto`, `cpu`, `mps`, `cuda` or `cuda:N`; `precision` is `auto`, `float32`, `float16` or `bfloat16`.
     `max_model_len` (tokens) lowers the model's own context length. `token` is a hub access token.
+
+    What one engine may use, for which None leaves the choice to the engine: `max_concurrent_count` sequences are in the
+    batch, the KV cache takes `kv_cache_memory` bytes at most, a step reads `max_batch_tokens` prompt tokens at most.
+    `compile` True or False says whether torch.compile is used.
+
+    How long there is an engine: without `preload` it is started by the first request. After `keep_alive` seconds
+    without a request it is ended, and the next request starts it again; None is never. Of requests beyond
+    `max_concurrent_count`, `max_waiting_count` wait at most and further ones are refused; None is no limit.
     """
 
     name: str
@@ -27,3 +37,20 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     peft_adapters: tuple[str, ...] = ()
     max_model_len: int | None = None
     max_concurrent_count: int = 16
+    kv_cache_memory: int | None = None
+    max_batch_tokens: int | None = None
+    compile: bool | None = None
+    preload: bool = True
+    keep_alive: float | None = None
+    max_waiting_count: int | None = None
+
+
+NOT_HONOURED = ("kv_cache_memory", "max_batch_tokens", "compile", "keep_alive", "max_waiting_count")
+"""Settings that are refused if they are set; `preload` False is too."""
+
+
+def refuse_unhonoured(settings: ModelSettings) -> None:
+    """Raise ConfigError for a setting that has no effect yet."""
+    unhonoured = [name for name in NOT_HONOURED if getattr(settings, name) is not None]
+    if unhonoured or not settings.preload:
+        raise ConfigError(f"'{(*unhonoured, 'preload')[0]}' is not supported yet; leave it out")
