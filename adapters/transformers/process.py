@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -22,15 +23,19 @@ import psutil
 import zmq
 
 from ..base import ModelState
-from ..errors import ComposeError, ModelUnavailable
-from .hub import ModelFiles, local_folder
+from ..errors import ComposeError, ModelUnavailable, OutOfMemory
+from .hub import ModelFiles, Report, local_folder
 from .messages import Cancel, FromEngine, Launch, State, Step, Submit, ToEngine
 from .settings import ModelSettings, refuse_unhonoured
 
 if TYPE_CHECKING:
     from .engine import Engine
+    from .load import LoadedModel
 
 LOAD_FAILED = 3
+
+SECONDS_BETWEEN_LOOKS = 0.5
+"""How often it is seen whether enough memory is free."""
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +80,7 @@ def main() -> int:
     threading.Thread(target=_end_with_the_server, args=[launch.address], daemon=True).start()
     _log_to_stderr()
     with closing(Line(launch)) as line:
-        engine = _load(launch.settings, line)
+        engine = _load(launch, line)
         if engine is None:
             return LOAD_FAILED
         try:
@@ -97,8 +102,9 @@ def serve(engine: Engine, line: Line) -> NoReturn:
         line.send(Step(engine.step(), engine.counters))
 
 
-def _load(settings: ModelSettings, line: Line) -> Engine | None:
+def _load(launch: Launch, line: Line) -> Engine | None:
     """The engine, ready to serve; None, and the server told why, if there can be none."""
+    settings = launch.settings
 
     def report(state: ModelState) -> None:
         line.send(State(state))
@@ -108,15 +114,10 @@ def _load(settings: ModelSettings, line: Line) -> Engine | None:
         if local_folder(settings.source) is not None:
             ModelFiles(settings, report)  # says at once what `load` would say after PyTorch's seconds
         report(ModelState("loading", "starting PyTorch"))
-        import torch
+        from .imports import without_compiler
 
-        from .engine import Engine
-        from .load import load
-
-        if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(_cores())
-        loaded = load(settings, report)
-        engine = Engine(loaded, settings.max_concurrent_count)
+        with without_compiler():
+            loaded, engine = _engine(settings, report, launch.memory_patience)
     except ComposeError as error:
         failure = error
     except Exception as error:
@@ -131,6 +132,27 @@ def _load(settings: ModelSettings, line: Line) -> Engine | None:
         return engine
     line.send(State(ModelState("failed", failure.message), failure=failure.report()))
     return None
+
+
+def _engine(settings: ModelSettings, report: Report, patience: float) -> tuple[LoadedModel, Engine]:
+    import torch
+
+    from .engine import Engine
+    from .load import load
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(_cores())
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            loaded = load(settings, report)
+        except OutOfMemory as error:
+            if time.monotonic() > deadline:
+                raise
+            report(ModelState("loading", f"waiting, for {error.message}", lacks_memory=True))
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        else:
+            return loaded, Engine(loaded, settings.max_concurrent_count)
 
 
 def _cores() -> int:
