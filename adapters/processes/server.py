@@ -110,6 +110,11 @@ class ManagedServer:
         await self._settled.wait()
         self.check()
 
+    def begin_to_end(self) -> None:
+        """Ask the server to end, without waiting for it as leaving the context does: for those who end several."""
+        if self._task is not None:
+            self._task.cancel()
+
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._supervise(), name=f"server {self.settings.name}")
         return self
@@ -118,7 +123,7 @@ class ManagedServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._task is not None
-        self._task.cancel()
+        self.begin_to_end()
         await asyncio.wait({self._task})
         if self._phase.phase != "failed":
             self._set(ModelState("stopped"))

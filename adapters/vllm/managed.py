@@ -75,7 +75,11 @@ async def managed_vllm(settings: ManagedSettings) -> AsyncIterator[UpstreamAdapt
             servers.append(managed)
         for managed in servers:
             await opened.enter_async_context(managed)
-        yield adapter
+        try:
+            yield adapter
+        finally:
+            for managed in servers:
+                managed.begin_to_end()
 
 
 def state_of(states: Sequence[ModelState]) -> ModelState:

@@ -16,9 +16,13 @@ from real_vllm import NAME, PACKAGE, VLLM
 from modelcompose.adapters.processes.environment import find_python
 from modelcompose.adapters.processes.places import place_of
 
-# One thread each and little memory: several of them share a small machine. What is compiled is kept for the next run.
+# One thread each and little memory: several of them share a small machine, and vLLM would bind all of them to the same
+# core. With the worker in the engine's process there is one process less to start. What is compiled is kept for the
+# next run.
 SMALL = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
     "VLLM_CACHE_ROOT": str(VLLM / "cache"),

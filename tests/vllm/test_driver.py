@@ -86,7 +86,7 @@ def answers(port: int) -> bool:
 
 
 def test_it_says_what_it_does_while_it_starts_and_lists_the_model(server: Served, client: openai.OpenAI) -> None:
-    assert "tiny: installing: Requirement already satisfied" in server.output
+    assert re.search(rf"tiny: installing: .*pip install .*{PACKAGE}\n", server.output)
     assert re.search(r"tiny: starting: .*\n", server.output)
     listed = {model.id: model.model_dump() for model in client.models.list()}
     assert listed[NAME]["max_model_len"] == 4096
@@ -175,9 +175,10 @@ def test_an_error_of_vllms_is_handed_on(client: openai.OpenAI) -> None:
 def test_a_client_that_leaves_frees_vllm_within_a_second(name: str, server: Served, client: openai.OpenAI) -> None:
     """Relayed, and through a workflow."""
     stream = client.chat.completions.create(model=name, messages=HI, max_tokens=4000, stream=True, extra_body=LONG)
-    next(iter(stream))
+    for _ in range(3):
+        next(stream)
     ports = list(api_servers(server))
-    wait(lambda: sum(map(running, ports)) == 1, 5)
+    wait(lambda: sum(map(running, ports)) == 1, 10)
     stream.close()
     left = time.monotonic()
     wait(lambda: sum(map(running, ports)) == 0, 5)
