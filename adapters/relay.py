@@ -32,12 +32,18 @@ class RelayRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Relayed(Protocol):
-    """An answer on its way; `usage` is known at its end, if the answer tells it."""
+    """An answer on its way, asked for once, as a whole or as events; `usage` is known at its end, if the answer
+    tells it.
+    """
 
     usage: Usage | None
 
-    def pieces(self) -> AsyncGenerator[bytes, None]:
-        """The answer's bytes: whole server-sent events for a stream, else the whole of the JSON.
+    async def whole(self) -> bytes:
+        """The answer to a request for the whole of it: JSON. Raises what refuses the request, and what goes wrong."""
+        ...
+
+    def events(self) -> AsyncGenerator[bytes, None]:
+        """The answer to a request for a stream: whole server-sent events.
 
         Raises what refuses the request before the first piece, and what goes wrong later after whole events. An empty
         piece says that the request was accepted. Closing it cancels the request.
@@ -48,6 +54,10 @@ class Relayed(Protocol):
 @runtime_checkable
 class RelayingAdapter(Adapter, Protocol):
     """An adapter whose models are reached through OpenAI's API."""
+
+    def has(self, name: str) -> bool:
+        """Whether a model is called so here; the same as to look for it among the cards, but at less cost."""
+        ...
 
     def relay(self, request: RelayRequest) -> Relayed:
         """The answer to `request`."""

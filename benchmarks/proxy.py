@@ -104,10 +104,10 @@ async def serve_stub(port: int) -> None:
 # Ways to stand in front of it -----------------------------------------------------------------------------------------
 
 
-async def serve(app: Any, port: int) -> None:
+async def serve(app: Any, port: int, **more: Any) -> None:
     import uvicorn
 
-    config = uvicorn.Config(app, port=port, log_config=None, access_log=False, ws="none", server_header=False)
+    config = uvicorn.Config(app, port=port, log_config=None, access_log=False, server_header=False, **more)
     await uvicorn.Server(config).serve()
 
 
@@ -115,11 +115,12 @@ async def serve_ours(port: int, upstream: int) -> None:
     from modelcompose.adapters.vllm.adapter import UpstreamAdapter
     from modelcompose.adapters.vllm.settings import UpstreamSettings
     from modelcompose.server.app import create_app
+    from modelcompose.server.protocol import Http
     from modelcompose.server.settings import Settings
 
     async with UpstreamAdapter(UpstreamSettings(base_urls=(f"http://127.0.0.1:{upstream}/v1",))) as adapter:
         await adapter.ready()
-        await serve(create_app([adapter], Settings()), port)
+        await serve(create_app([adapter], Settings()), port, ws="none", http=Http, proxy_headers=False)
 
 
 async def serve_bare(port: int, upstream: int) -> None:
@@ -152,7 +153,9 @@ async def serve_bare(port: int, upstream: int) -> None:
 
         return StreamingResponse(pieces(), answer.status, media_type=kind)
 
-    await serve(Starlette(routes=[Route("/v1/chat/completions", relay, methods=["POST"])]), port)
+    await serve(
+        Starlette(routes=[Route("/v1/chat/completions", relay, methods=["POST"])]), port, ws="none", proxy_headers=False
+    )
 
 
 async def serve_httpx2(port: int, upstream: int) -> None:
@@ -182,7 +185,9 @@ async def serve_httpx2(port: int, upstream: int) -> None:
             answer.aiter_raw(), answer.status_code, media_type=kind, background=BackgroundTask(answer.aclose)
         )
 
-    await serve(Starlette(routes=[Route("/v1/chat/completions", relay, methods=["POST"])]), port)
+    await serve(
+        Starlette(routes=[Route("/v1/chat/completions", relay, methods=["POST"])]), port, ws="none", proxy_headers=False
+    )
 
 
 UNSAFE = "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"

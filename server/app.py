@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .. import __version__
 from ..adapters.base import Adapter
@@ -19,7 +20,7 @@ from ..adapters.runs import Runs
 from .catalogue import cards, health
 from .errors import NOT_READY, OK, ErrorBoundary, respond
 from .metrics import Metrics
-from .record import Recorder
+from .record import Record, Recorder
 from .relay import Relays
 from .routes import openai_routes
 from .run_bodies import RunBody
@@ -42,26 +43,16 @@ def create_app(models: Sequence[Adapter], settings: Settings, runs: Runs | None 
     """
     tasks = Tasks()
     metrics = Metrics(lambda: cards(models))
-    app = _DocumentedApp(
+    app = _App(
         title="model-compose",
         version=__version__,
         description=_ABOUT,
         redoc_url=None,
         lifespan=tasks.lifespan,
-        middleware=[
-            Middleware(Recorder, over=metrics.observe),
-            Middleware(
-                CORSMiddleware,
-                allow_origins=settings.cors_origins,
-                allow_methods=["*"],
-                allow_headers=["*"],
-                expose_headers=_EXPOSED,
-            ),
-            Middleware(ErrorBoundary),
-            Middleware(Relays, models=models, settings=settings),
-        ],
+        middleware=[Middleware(ErrorBoundary)],
         exception_handlers={ComposeError: respond, HTTPException: respond},
     )
+    app.front = _front(app.routed, models, settings, metrics)
     api = openai_routes(models, settings)
     app.include_router(api, prefix="/v1")
     app.include_router(api, include_in_schema=False)
@@ -72,6 +63,20 @@ def create_app(models: Sequence[Adapter], settings: Settings, runs: Runs | None 
     app.include_router(_health_routes(models))
     app.include_router(_service_routes(models, metrics))
     return app
+
+
+def _front(app: ASGIApp, models: Sequence[Adapter], settings: Settings, metrics: Metrics) -> ASGIApp:
+    """What a request passes before the app with its routes. Relayed requests get no further, because to find a route
+    costs more than all that is done with them.
+    """
+    browsers = _Cors(
+        ErrorBoundary(Relays(app, models, settings)),
+        allow_origins=settings.cors_origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=_EXPOSED,
+    )
+    return Recorder(browsers, over=metrics.observe)
 
 
 def _health_routes(models: Sequence[Adapter]) -> APIRouter:
@@ -110,8 +115,27 @@ def _service_routes(models: Sequence[Adapter], metrics: Metrics) -> APIRouter:
     return router
 
 
-class _DocumentedApp(FastAPI):
-    """FastAPI, with the schemas of the bodies that `routes.py` parses itself."""
+class _Cors(CORSMiddleware):
+    """Leaves those alone who are no browsers and send no origin; what they get here is the same for every origin."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and b"origin" not in Record.of(scope).headers:
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+class _App(FastAPI):
+    """FastAPI behind what stands in `front` of it, with the schemas of the bodies that `routes.py` parses itself."""
+
+    front: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.front(scope, receive, send)
+
+    async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The app with its routes."""
+        await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:

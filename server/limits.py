@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope
 
 from ..adapters.base import GenerationRequest
 from ..adapters.errors import InvalidRequest
 from .errors import BodyTooLarge
+from .record import Record
 
 
 async def read_body(request: Request, limit: int) -> bytes:
+    """See `read_all`."""
+    return await read_all(request.scope, request.receive, limit)
+
+
+async def read_all(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The whole body; raises `BodyTooLarge`, and reads no further, once it is clear that it has over `limit` bytes."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
+    declared = Record.of(scope).headers.get(b"content-length", b"")
+    if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
     parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
+    size, is_more = 0, True
+    while is_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
         if size > limit:
             raise _too_large(limit)
-        parts.append(part)
-    return b"".join(parts)
+        is_more = message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def check_choices(request: GenerationRequest, limit: int) -> None:

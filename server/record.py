@@ -6,10 +6,9 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..adapters.events import Accepted, Event, Usage
@@ -23,15 +22,16 @@ _OPENAI_VERSION = (b"openai-version", b"2020-10-01")
 class Record:
     """One request. Times are of `time.perf_counter`.
 
-    `endpoint` and `model` are set once it is clear that they exist here; until then they are empty. `send` is the
-    server's own: the layers above a route only care for the start of an answer, and a chunk need not pass them all.
+    `headers` are the client's, of those given several times the last. `endpoint` and `model` are set once it is clear
+    that they exist here; until then they are empty. `send` is the server's own: the layers above a route only care for
+    the start of an answer, and a chunk need not pass them all.
     """
 
-    def __init__(self, request_id: str, method: str, path: str, send: Send) -> None:
-        self.id = request_id
-        self.method = method
-        # Quoted, so that no path can look like another line of the log.
-        self.path = quote(path[:200])
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.id = _request_id(self.headers)
+        self.method: str = scope["method"]
+        self._path: str = scope["path"]
         self.send = send
         self.started = time.perf_counter()
         self.first_token: float | None = None
@@ -40,6 +40,11 @@ class Record:
         self.status: int | None = None
         self.usage: Usage | None = None
         self.has_left = False
+
+    @property
+    def path(self) -> str:
+        """Quoted, so that no path can look like another line of the log."""
+        return quote(self._path[:200])
 
     @staticmethod
     def of(scope: Scope) -> Record:
@@ -80,7 +85,7 @@ class Recorder:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        record = scope["modelcompose.record"] = Record(_request_id(scope), scope["method"], scope["path"], send)
+        record = scope["modelcompose.record"] = Record(scope, send)
 
         async def noting_send(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -104,8 +109,8 @@ class Recorder:
                 _log.log(level, "%s", record.line(now))
 
 
-def _request_id(scope: Scope) -> str:
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
     """The client's own id if it is one, so that its logs and ours can be read together."""
-    given = Headers(scope=scope).get("x-request-id", "")
+    given = headers.get(b"x-request-id", b"").decode("latin-1")
     # No secret, and the system's randomness costs a call of the system.
     return given if given and _SANE_ID.fullmatch(given) else f"req_{random.getrandbits(96):024x}"

@@ -1,7 +1,6 @@
 """Handing on requests to models whose servers speak OpenAI's API too, and their answers back.
 
-What such a server takes need not be known here: of the body only the model's name and `stream` are looked at. All this
-happens in front of the app with its routes, because finding a route there costs more than all that is done here.
+What such a server takes need not be known here: of the body only the model's name and `stream` are looked at.
 """
 
 from __future__ import annotations
@@ -12,17 +11,15 @@ from collections.abc import Sequence
 from contextlib import aclosing
 
 import msgspec
-from starlette.requests import Request
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..adapters.base import Adapter
-from ..adapters.errors import ModelNotFound
 from ..adapters.relay import Relayed, RelayingAdapter, RelayRequest, Route
 from .auth import authorize
-from .catalogue import find
 from .encode import DONE, error_chunk
 from .errors import failure, log_unexpected
-from .limits import read_body
+from .limits import read_all
 from .record import Record
 from .settings import Settings
 from .wire import EVENT_STREAM, JSON, Wire, shutting_down, while_connected
@@ -51,22 +48,21 @@ class Relays:
 
     def __init__(self, app: ASGIApp, models: Sequence[Adapter], settings: Settings) -> None:
         self.app = app
-        self._models = models
         self._settings = settings
-        self._relaying = [adapter for adapter in models if isinstance(adapter, RelayingAdapter)]
+        self._models = [(each, each if isinstance(each, RelayingAdapter) else None) for each in models]
+        self._has_any = any(relaying is not None for _, relaying in self._models)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_post = scope["type"] == "http" and scope["method"] == "POST"
-        if not (is_post and self._relaying and scope["path"] in _ROUTES):
+        if not (is_post and self._has_any and scope["path"] in _ROUTES):
             await self.app(scope, receive, send)
             return
         route, endpoint = _ROUTES[scope["path"]]
-        request = Request(scope, receive)
         record = Record.of(scope)
         record.endpoint = endpoint
         if self._settings.api_keys:
-            authorize(request.headers, self._settings.api_keys)
-        body = await read_body(request, self._settings.max_body_bytes)
+            authorize(Headers(scope=scope), self._settings.api_keys)
+        body = await read_all(scope, receive, self._settings.max_body_bytes)
         asked = self._asked(body, route, scope)
         if asked is None:
             await self.app(scope, _again(body, receive), send)
@@ -80,15 +76,25 @@ class Relays:
         """The request to be handed on, and to whom, if it is one of those."""
         try:
             glance = _glance.decode(body)
-            found, card = find(self._models, glance.model)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ModelNotFound):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        adapter = next((each for each in self._relaying if each is found), None)
+        adapter = self._reaching(glance.model)
         if adapter is None:
             return None
-        headers = tuple(header for header in scope["headers"] if header[0] in _PASSED_ON)
+        headers = tuple([header for header in scope["headers"] if header[0] in _PASSED_ON])
         is_stream = glance.stream in _TRUE
-        return adapter, RelayRequest(model=card.id, route=route, body=body, is_stream=is_stream, headers=headers)
+        return adapter, RelayRequest(model=glance.model, route=route, body=body, is_stream=is_stream, headers=headers)
+
+    def _reaching(self, name: str) -> RelayingAdapter | None:
+        """The adapter that has the model of that name, if it is one of those that relay; the first one counts, as in
+        `catalogue.find`.
+        """
+        for adapter, relaying in self._models:
+            if relaying is not None and relaying.has(name):
+                return relaying
+            if relaying is None and any(card.id == name for card in adapter.cards()):
+                return None
+        return None
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
@@ -132,15 +138,14 @@ class _Answer:
             self._record.usage = self._answer.usage
 
     async def _whole(self, wire: Wire) -> None:
-        async with aclosing(self._answer.pieces()) as pieces:
-            body = b"".join([piece async for piece in pieces])
+        body = await self._answer.whole()
         self._record.first_token = time.perf_counter()
         await wire.open([*JSON, (b"content-length", str(len(body)).encode())])
         await wire.close(body)
 
     async def _stream(self, wire: Wire) -> None:
         try:
-            async with aclosing(self._answer.pieces()) as pieces:
+            async with aclosing(self._answer.events()) as pieces:
                 async for piece in pieces:
                     if not wire.is_open:
                         wire.due = EVENT_STREAM

@@ -19,6 +19,9 @@ EVENT_STREAM = [
     (b"x-accel-buffering", b"no"),
 ]
 
+SECONDS_BEFORE_WATCH = 0.05
+"""A client that leaves sooner is noticed then."""
+
 
 def shutting_down() -> ModelUnavailable:
     """What clients hear whose answers the end of the server breaks off."""
@@ -73,7 +76,8 @@ async def while_connected(
 ) -> bool:
     """Do `work`, which sends on `wire`, unless the client leaves, which ends it; whether the client stayed.
 
-    `every` so many seconds it is seen to that the client hears something, unless it is None.
+    `every` so many seconds it is seen to that the client hears something, unless it is None. What is done sooner than
+    it takes to wonder whether the client is still there costs no task.
     """
     doing = asyncio.current_task()
     assert doing is not None
@@ -89,7 +93,9 @@ async def while_connected(
             has_left = True
             doing.cancel()
 
-    watching = asyncio.create_task(watch())
+    watching: list[asyncio.Task[None]] = []
+    loop = asyncio.get_running_loop()
+    soon = loop.call_later(SECONDS_BEFORE_WATCH, lambda: watching.append(loop.create_task(watch())))
     heartbeat = None if every is None else _Heartbeat(wire, every)
     try:
         await work
@@ -99,7 +105,9 @@ async def while_connected(
             return False
         raise
     finally:
-        watching.cancel()
+        soon.cancel()
+        for task in watching:
+            task.cancel()
         if heartbeat is not None:
             heartbeat.stop()
     return True

@@ -11,6 +11,7 @@ import uvicorn
 
 from modelcompose.adapters.base import Adapter
 from modelcompose.server.app import create_app
+from modelcompose.server.protocol import Http
 from modelcompose.server.settings import Settings
 
 
@@ -25,7 +26,9 @@ async def fronted(*models: Adapter, settings: Settings | None = None) -> AsyncIt
     """The URL of a server of these models, with `/v1`."""
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(models, settings or Settings())
-    config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, http=Http, log_config=None, access_log=False, ws="none", proxy_headers=False, timeout_graceful_shutdown=1
+    )
     server = _Server(config)
     serving = asyncio.create_task(server.serve([listener]))
     try:

@@ -37,6 +37,8 @@ class UpstreamAdapter:
         self._created = int(time.time())
         self._counts: defaultdict[str, Counts] = defaultdict(Counts)
         self._known: dict[str, UpstreamModel] = {}
+        own = {} if settings.model is None else {settings.name or settings.model: settings.model}
+        self._given = own | settings.aliases
         self.pool = Pool(settings)
         self._waiting = waiting
 
@@ -62,16 +64,17 @@ class UpstreamAdapter:
         """The models under the names they have here, as they are now."""
         return [self._card(name, model) for name, model in self._names().items()]
 
+    def has(self, name: str) -> bool:
+        """See `RelayingAdapter`."""
+        return name in self._given or name in self._known or name in self._names()
+
     def _names(self) -> dict[str, str]:
         """The servers' names of the models, by the names they have here."""
-        settings = self._settings
-        if settings.model is None:
-            # A model that was there once is known for good, so that it is found while its server is away.
-            self._known |= {id: model for replica in self.pool.replicas for id, model in replica.models.items()}
-            names = {id: id for id in self._known}
-        else:
-            names = {settings.name or settings.model: settings.model}
-        return names | settings.aliases
+        if self._settings.model is not None:
+            return self._given
+        # A model that was there once is known for good, so that it is found while its server is away.
+        self._known |= {id: model for replica in self.pool.replicas for id, model in replica.models.items()}
+        return {id: id for id in self._known} | self._given
 
     def _card(self, name: str, model: str) -> ModelCard:
         found = next((replica.models[model] for replica in self.pool.replicas if model in replica.models), None)
@@ -105,12 +108,11 @@ class UpstreamAdapter:
         return ModelState("failed", f"{replicas[0].url} does not answer: {replicas[0].reason}")
 
     def _upstream_name(self, name: str) -> str:
-        found = self._names().get(name)
-        if found is None:
+        if not self.has(name):
             raise ModelNotFound(f"no model '{name}' here", param="model")
         if not self.pool.replicas:
             raise ModelUnavailable(f"{name} is not available: {self._waiting().detail}", retry_after=5)
-        return found
+        return self._given.get(name, name)
 
     # Answers
 
@@ -156,11 +158,16 @@ class RelayedAnswer:
         self._counts = counts
         self.usage: Usage | None = None
 
-    def pieces(self) -> AsyncGenerator[bytes, None]:
+    async def whole(self) -> bytes:
         """See `Relayed`."""
-        return self._stream() if self._asking.is_stream else self._whole()
+        with _Counting(self._counts) as counting:
+            body = await self._pool.whole(self._asking)
+            answer, self.usage = whole_answer(body, self._new_name)
+            counting.complete(self.usage)
+            return answer
 
-    async def _stream(self) -> AsyncGenerator[bytes, None]:
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """See `Relayed`."""
         relay = StreamRelay(self._new_name)
         with _Counting(self._counts) as counting:
             async with aclosing(self._pool.pieces(self._asking)) as pieces:
@@ -175,14 +182,6 @@ class RelayedAnswer:
                 yield end
             self.usage = relay.usage
             counting.complete(self.usage)
-
-    async def _whole(self) -> AsyncGenerator[bytes, None]:
-        with _Counting(self._counts) as counting:
-            async with aclosing(self._pool.pieces(self._asking)) as pieces:
-                body = b"".join([piece async for piece in pieces])
-            answer, self.usage = whole_answer(body, self._new_name)
-            counting.complete(self.usage)
-            yield answer
 
 
 class Counts:

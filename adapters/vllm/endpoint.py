@@ -40,21 +40,19 @@ class Endpoint:
         lines = [f"host: {host}" if port is None else f"host: {host}:{port}"]
         lines += [f"authorization: Bearer {api_key}"] if api_key else []
         self._always = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
+        self._posts: dict[str, bytes] = {}
         self._free: list[Connection] = []
         self._open: set[Connection] = set()
         self._is_closed = False
 
     def post(self, route: str, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
         """The bytes of a request with a JSON body to a route of OpenAI's."""
-        more = b"".join(b"%b: %b\r\n" % header for header in headers)
-        return b"POST %b/%b HTTP/1.1\r\n%bcontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n%b" % (
-            self.prefix.encode(),
-            route.encode(),
-            self._always,
-            more,
-            len(body),
-            body,
-        )
+        head = self._posts.get(route)
+        if head is None:
+            head = f"POST {self.prefix}/{route} HTTP/1.1\r\n".encode() + self._always
+            head = self._posts[route] = head + b"content-type: application/json\r\n"
+        more = b"".join([b"%b: %b\r\n" % header for header in headers]) if headers else b""
+        return b"%b%bcontent-length: %d\r\n\r\n%b" % (head, more, len(body), body)
 
     def get(self, path: str) -> bytes:
         """The bytes of a request for `models`, a route of OpenAI's, or for `/health`, which is above those."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
@@ -86,54 +87,75 @@ class Pool:
 
     # Requests
 
+    async def whole(self, asking: Asking) -> bytes:
+        """The body of an answer that is no stream; raises as `pieces` does."""
+        tried: list[Replica] = []
+        while True:
+            replica = self._take(asking, tried)
+            answer: Connection | None = None
+            try:
+                answer = await replica.endpoint.ask(replica.endpoint.post(asking.route, asking.body, asking.headers))
+                await _accepted(answer, asking)
+                return await _whole(answer)
+            except (Trouble, UpstreamError) as error:
+                self._go_on(asking, tried, error, has_begun=False)
+            finally:
+                self._give_back(replica, answer)
+
     async def pieces(self, asking: Asking) -> AsyncGenerator[bytes, None]:
-        """The body of the answer as it comes; an empty piece when a server has accepted the request.
+        """The body of a stream as it comes; an empty piece when a server has accepted the request.
 
         Raises ModelUnavailable or UpstreamError. Another server is asked as long as there was nothing of an answer.
         """
         tried: list[Replica] = []
         while True:
-            replica = self._choose(asking, tried)
-            tried.append(replica)
+            replica = self._take(asking, tried)
             has_begun = False
             answer: Connection | None = None
-            replica.open += 1
-            replica.asked += 1
             try:
                 answer = await replica.endpoint.ask(replica.endpoint.post(asking.route, asking.body, asking.headers))
                 await _accepted(answer, asking)
                 yield b""
-                while piece := await (answer.read() if asking.is_stream else _whole(answer)):
+                while piece := await answer.read():
                     has_begun = True
                     yield piece
-                    if asking.is_stream and piece.endswith(END):
+                    if piece.endswith(END):
                         answer.leave(is_ending=True)
                         break
             except (Trouble, UpstreamError) as error:
-                if not self._goes_on(asking, tried, error, has_begun=has_begun):
-                    if isinstance(error, Trouble):
-                        raise told(error) from error
-                    raise
+                self._go_on(asking, tried, error, has_begun=has_begun)
             else:
                 return
             finally:
-                if answer is not None:
-                    answer.leave()
-                replica.open -= 1
-                if replica.is_leaving and not replica.open:
-                    self._end(replica)
+                self._give_back(replica, answer)
 
-    def _goes_on(
-        self, asking: Asking, tried: list[Replica], error: Trouble | UpstreamError, *, has_begun: bool
-    ) -> bool:
-        """Whether another server is to be asked after this error."""
-        if isinstance(error, UpstreamError) and error.status not in TRY_ANOTHER:
-            return False
-        replica = tried[-1]
-        replica.doubt(error)
-        goes_on = not has_begun and bool(self._candidates(asking.model, tried))
-        logger.warning("%s: %s%s", replica.url, error, "; another server is asked" if goes_on else "")
-        return goes_on
+    def _take(self, asking: Asking, tried: list[Replica]) -> Replica:
+        replica = self._choose(asking, tried)
+        tried.append(replica)
+        replica.open += 1
+        replica.asked += 1
+        return replica
+
+    def _give_back(self, replica: Replica, answer: Connection | None) -> None:
+        if answer is not None:
+            answer.leave()
+        replica.open -= 1
+        if replica.is_leaving and not replica.open:
+            self._end(replica)
+
+    def _go_on(self, asking: Asking, tried: list[Replica], error: Trouble | UpstreamError, *, has_begun: bool) -> None:
+        """Returns if another server is to be asked after this error, raises what is to be told if not."""
+        is_refusal = isinstance(error, UpstreamError) and error.status not in TRY_ANOTHER
+        if not is_refusal:
+            replica = tried[-1]
+            replica.doubt(error)
+            goes_on = not has_begun and bool(self._candidates(asking.model, tried))
+            logger.warning("%s: %s%s", replica.url, error, "; another server is asked" if goes_on else "")
+            if goes_on:
+                return
+        if isinstance(error, Trouble):
+            raise told(error) from error
+        raise error
 
     def _choose(self, asking: Asking, tried: Sequence[Replica]) -> Replica:
         candidates = self._candidates(asking.model, tried)
@@ -165,7 +187,7 @@ class Pool:
 
 async def _accepted(answer: Connection, asking: Asking) -> None:
     """Raises UpstreamError unless the answer is what was asked for."""
-    kind = answer.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    kind = _kind(answer.headers.get(b"content-type", b""))
     if answer.status == 200 and (kind == b"text/event-stream") == asking.is_stream:
         return
     body = bytearray()
@@ -174,6 +196,11 @@ async def _accepted(answer: Connection, asking: Asking) -> None:
     if answer.status != 200:
         raise refused(answer.status, answer.headers, bytes(body))
     raise broken(f"answered with {kind.decode(errors='replace') or 'no content type'} instead of what was asked for")
+
+
+@lru_cache(64)
+def _kind(content_type: bytes) -> bytes:
+    return content_type.partition(b";")[0].strip().lower()
 
 
 async def _whole(answer: Connection) -> bytes:

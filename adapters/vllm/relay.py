@@ -8,7 +8,7 @@ know it as `reasoning_content`, so it is given under both names; and servers spe
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -122,20 +122,43 @@ def whole_answer(body: bytes, model: str | None) -> tuple[bytes, Usage | None]:
     """A JSON answer on its way, and what it took; raises UpstreamError if it is none."""
     try:
         outline = _outline.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise broken(f"sent what is no JSON object: {body[:100]!r}") from error
-    if outline.error or outline.object == "error":
-        raise error_in_stream(_decoded(body)) or broken("sent an error without a word")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        answer = _decoded(body)
+        if not isinstance(answer, dict):
+            raise broken(f"sent what is no JSON object: {body[:100]!r}") from None
+        if (error := error_in_stream(answer)) is not None:
+            raise error from None
+        usage = usage_of(answer)
+    else:
+        usage = None if outline.usage is None else outline.usage.counts()
     name = None if model is None else msgspec.Raw(msgspec.json.encode(model))
-    return _respelled(body, name), usage_of({"usage": outline.usage})
+    return _respelled(body, name), usage
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class _Tokens(msgspec.Struct):
+    prompt_tokens: int
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+    def counts(self) -> Usage:
+        prompt, completion = self.prompt_tokens_details or _Details(), self.completion_tokens_details or _Details()
+        return Usage(
+            self.prompt_tokens, self.completion_tokens or 0, prompt.cached_tokens or 0, completion.reasoning_tokens or 0
+        )
 
 
 class _Outline(msgspec.Struct):
-    """What is looked at in a whole answer; everything else is skipped."""
+    """What is looked at in a whole answer, in its usual form; everything else is skipped."""
 
-    usage: Any = None
-    error: Any = None
-    object: Any = None
+    object: Literal["chat.completion", "text_completion"] | None = None
+    usage: _Tokens | None = None
+    error: None = None
 
 
 _outline = msgspec.json.Decoder(_Outline)

@@ -34,7 +34,7 @@ async def no_one(_news: News) -> None:
 
 
 async def perform(tasks: Tasks, runs: WorkflowRuns, prompt: str) -> str:
-    record = Record("req", "POST", "/", nowhere)
+    record = Record({"method": "POST", "path": "/", "headers": []}, nowhere)
     return (await tasks.perform(runs.run(None, {"prompt": prompt}), record, no_one)).task_id
 
 
