@@ -134,6 +134,7 @@ def _http_server(offer: Offer, plan: Plan) -> uvicorn.Server:
     import uvicorn
 
     from ..server.app import create_app
+    from ..server.protocol import Http
     from ..server.settings import Settings
 
     class Server(uvicorn.Server):
@@ -144,6 +145,7 @@ def _http_server(offer: Offer, plan: Plan) -> uvicorn.Server:
     app = create_app(offer.models, Settings(api_keys=plan.api_keys, base_path=plan.base_path), offer.runs)
     config = uvicorn.Config(
         app,
+        http=Http,
         ws="none",
         log_config=None,
         access_log=False,
