@@ -83,22 +83,27 @@ def pack(encoded: list[Encoded], rows: int, length: int, padding: int) -> Batch:
     return Batch(tokens, weights, examples)
 
 
-# Shapes of a batch in tokens a row, the shortest example that a row begins with, and the share of the steps.
-SHAPES = ((256, 0, 0.81), (512, 230, 0.18), (2048, 500, 0.01))
+# Shapes of a batch in tokens a row, the shortest example that a row begins with, and the share of the steps. The long
+# ones come late, when what they ask for has been learned in short; one of them is a smaller batch, for they are slow.
+SHAPES = ((256, 0, 0.80), (512, 230, 0.19), (2048, 500, 0.01))
+LATE_SHAPES = ((256, 0, 0.71), (512, 230, 0.17), (2048, 500, 0.04), (4096, 2000, 0.08))
+LARGEST_LONG = 4096
+WORDS_A_TOKEN = 0.6
 
 
-def make_batch(seed: str, sources: data.Sources, encoder: Encoder, size: int) -> Batch:
-    """A full batch of the mixture, `size` tokens in all; the same seed gives the same batch."""
+def make_batch(seed: str, sources: data.Sources, encoder: Encoder, size: int, late: bool = False) -> Batch:
+    """A full batch of the mixture, `size` tokens in all, or less of long ones; the same seed gives the same batch."""
     random = Random(seed)
-    length, shortest, _ = random.choices(SHAPES, weights=[share for *_, share in SHAPES])[0]
-    rows = max(1, size // length)
+    shapes = LATE_SHAPES if late else SHAPES
+    length, shortest, _ = random.choices(shapes, weights=[share for *_, share in shapes])[0]
+    rows = max(1, (min(size, LARGEST_LONG) if length == LARGEST_LONG else size) // length)
     chosen: list[Encoded] = []
     used = [0] * rows
     misses = 0
     while misses < 12:
-        item = encoder.encode(
-            data.make_long(random, sources) if length > 1000 and len(chosen) < 2 * rows else data.make(random, sources)
-        )
+        is_long = length > 1000 and len(chosen) < rows
+        wanted = int(length * WORDS_A_TOKEN * random.uniform(0.5, 0.95))
+        item = encoder.encode(data.make_long(random, sources, wanted) if is_long else data.make(random, sources))
         tokens = len(item.tokens)
         if tokens > length or (tokens < shortest and len(chosen) < rows):
             continue

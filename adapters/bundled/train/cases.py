@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from . import data, skills, tools, words
+from . import data, library, reports, reviews, sides, skills, tools, words
 from .corpus import Block, Corpus, expand, pick
 from .render import Message, plain
 
@@ -106,6 +106,8 @@ def cases(corpus: Corpus, per_group: int, seed: str = "evaluation") -> Iterator[
     yield from _tools(random, corpus, judge, per_group)
     yield from _thinking(random, corpus, judge, per_group)
     yield from _unknown(random, per_group)
+    yield from _library(random, corpus, judge, per_group)
+    yield from _long(random, corpus, judge, per_group)
 
 
 def _held_out(corpus: Corpus) -> list[tuple[Block, str]]:
@@ -118,6 +120,9 @@ def _knowledge(random: Random, corpus: Corpus, judge: Judge, count: int) -> Iter
         system = expand(block.systems[0])[0] if block.systems else ""
         group = "a role's own answers, held-out phrasing" if system else "knowledge, held-out phrasing"
         yield Case(group, _user(question, system), judge.is_from(block))
+    product = [(block, question) for block, question in held_out if block.topic == "product"]
+    for block, question in random.sample(product, min(2 * count, len(product))):
+        yield Case("model-compose, held-out phrasing", _user(question), judge.is_from(block))
     general = [block for block in corpus.blocks if not block.systems]
     for block in random.sample(general, min(count, len(general))):
         question = expand(random.choice(block.questions))[0]
@@ -280,3 +285,83 @@ def _unknown(random: Random, count: int) -> Iterator[Case]:
             name=words.name(random),
         )
         yield Case("admits not knowing prices, news, weather", _user(question), _says_so)
+
+
+SUMMARIZE = "Summarize this text in one sentence:\n\n{}"
+TEXTS = (
+    "The old bridge was closed in May. Cars had to take a long way through the hills. Now a new bridge is open.",
+    "Clara sells flowers at the market. On Friday she sold all of her roses. She will grow more of them next year.",
+    "The bird built a nest under the roof. Three young birds came out of the eggs. They learned to fly in June.",
+    "Our team played against a strong team from the north. It rained the whole time. We won with two goals.",
+    "The doctor told Peter to walk every day. He began with ten minutes. Now he walks an hour and feels well.",
+    "The farmer bought a new tractor. It needs less oil than the old one. His neighbors want to buy one too.",
+    "The shop on the corner will close in autumn. The owner is old and wants to rest. Nobody has bought it yet.",
+    "Maria lost her phone in the bus. A student found it and called her mother. Maria thanked him with a cake.",
+    "The river was very high after the rain. Water ran into many houses. The firemen worked all night.",
+    "The children painted the school wall. It now shows trees, birds and a big sun. All parents came to see it.",
+)
+
+
+def _library(random: Random, corpus: Corpus, judge: Judge, count: int) -> Iterator[Case]:
+    for text in TEXTS[:count]:
+        yield Case("summary, text of a new kind: shorter, in its words", _user(SUMMARIZE.format(text)), _sums_up(text))
+    for _ in range(count // 2):
+        sentences, short, _ = random.choice(reports.REPORTS)(random)
+        text = " ".join(sentences)
+        yield Case("summary, new text of a known kind: exact", _user(SUMMARIZE.format(text)), _is(short))
+    for _ in range(count // 2):
+        messages = library.choose(random, corpus)
+        yield Case("the best of several drafts, word for word", messages[:1], _is(messages[-1]["content"]))
+    blocks = [b for b in corpus.blocks if not b.systems and b.topic != "tasks" and len(b.neutral[0]) > 80]
+    for block in random.sample(blocks, min(count // 2, len(blocks))):
+        talk = skills.exchange(expand(block.questions[0])[0], block.neutral[0]) + _user(library.CRITICIZE[0])
+        yield Case("critique: numbered points", talk, lambda reply: _content(reply).startswith("1. "))
+        talk += skills.exchange("", library.OTHER_POINTS[0])[1:] + _user(library.REVISE[0])
+        yield Case("revision: the text, changed", talk, _revises(block.neutral[0]))
+    for _ in range(count // 2):
+        topic, pros, cons = random.choice(sides.topics())
+        good = random.random() < 0.5
+        question = f"What are the {'advantages' if good else 'disadvantages'} of {topic}?"
+        answer = sides.one_side(topic, pros if good else cons, good)
+        yield Case("advantages and disadvantages, as trained", _user(question), _is(answer))
+        topic, pros, cons = sides.invented(random)
+        said = [sides.one_side(topic, side, good) for side, good in ((pros, True), (cons, False))]
+        prompt = sides.WEIGH.format(topic=topic, pros=said[0], cons=said[1])
+        yield Case("a recommendation from new sides", _user(prompt), _is(sides.recommendation(topic, pros, cons)))
+        code, answer = reviews.review(random)
+        yield Case("code review, bugs and names as trained", _user(code, reviews.REVIEWERS[0]), _is(answer))
+
+
+def _sums_up(text: str) -> Check:
+    def check(reply: Reply) -> bool:
+        found = _words(_content(reply))
+        return 2 < len(found) < len(_words(text)) and len(found & _words(text)) >= 0.6 * len(found)
+
+    return check
+
+
+def _revises(draft: str) -> Check:
+    def check(reply: Reply) -> bool:
+        text = _content(reply)
+        return text != draft and len(_words(text) & _words(draft)) > 0.6 * len(_words(draft))
+
+    return check
+
+
+def _long(random: Random, corpus: Corpus, judge: Judge, count: int) -> Iterator[Case]:
+    sources = data.Sources(corpus)
+    for size in (600, 1200, 1800):
+        for _ in range(count // 5):
+            fact = random.choice(skills.MEMORIES[:2])
+            value = _unseen(random, random.randint(4, 7))
+            value = value.capitalize() if fact[0] == "name" else value
+            talk = skills.tell(random, fact, value)
+            while sum(len(message["content"]) for message in talk) // 5 < size:
+                talk += [_without_marks(message) for message in data.filler(sources)(random)]
+            question = skills.ask(random, fact, value)[:1]
+            yield Case(f"recall in a talk of about {size} words", talk + question, _has(value))
+            block = random.choice([b for b in sources.impersonal if len(b.neutral[0]) > 60 and b.topic != "tasks"])
+            question = _user(expand(block.questions[0])[0])
+            yield Case(f"knowledge in a talk of about {size} words", talk + question, judge.is_from(block))
+            text = data.long_text(random, sources, size)[:2]
+            yield Case(f"question for a text of about {size} words", text[:1], _is(text[-1]["content"]))

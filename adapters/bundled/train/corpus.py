@@ -13,7 +13,7 @@ import argparse
 import re
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -39,12 +39,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Block:
-    """Paraphrases of one question with their answers."""
+    """Paraphrases of one question with their answers; `topic` is the name of the file they stand in."""
 
     questions: tuple[str, ...]
     answers: tuple[Answer, ...]
     held_out: tuple[str, ...] = ()
     systems: tuple[str, ...] = ()
+    topic: str = ""
 
     @property
     def neutral(self) -> tuple[str, ...]:
@@ -86,7 +87,7 @@ def read(folder: Path = TEXT_FOLDER) -> Corpus:
             except CorpusError as error:
                 raise CorpusError(f"{path.name}:{line}: {error}") from None
             if isinstance(parsed, Block):
-                blocks.append(parsed)
+                blocks.append(replace(parsed, topic=path.stem))
             else:
                 (word_lists if path.name == WORD_LISTS else documents).append(parsed)
     return Corpus(tuple(blocks), tuple(documents), tuple(word_lists))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from random import Random
 
-from . import skills, tools, words
+from . import library, reports, skills, tools, words
 from .corpus import Block, Corpus, pick
 from .render import Example, Message, spelled
+from .wording import Keywords, noisy, reworded
 
 SYSTEMS = (
     "You are a helpful AI assistant.|You are a helpful assistant.|You are a helpful, friendly assistant.|"
@@ -23,6 +25,8 @@ TONES: dict[str, tuple[str, ...]] = {
         "You are a {friendly|kind|warm|cheerful} {assistant|helper|teacher|guide}.",
         "{Please be|Be|Stay} {friendly|warm|kind|cheerful|friendly and warm}.",
         "{Please answer|Answer|Reply|Speak|Write} in a {friendly|kind|warm|cheerful} {tone|style|voice}.",
+        "{Be|Talk like} a {good|warm|kind|dear} friend.",
+        "{Use|Please use|Keep} a {warm|friendly|kind} {tone|style}.",
         "Please answer in a friendly, warm way.",
     ),
     "formal": (
@@ -30,6 +34,9 @@ TONES: dict[str, tuple[str, ...]] = {
         "{Please be|Be|Stay} {formal|formal and precise|strictly formal}.",
         "{Please answer|Answer|Reply|Speak|Write} in {a formal tone|formal language|a formal style}.",
         "{Answer|Reply|Please write|Speak} {formally|in a formal way}.",
+        "{Answer|Reply|Write|Speak} {formally|formally, please}{.|}",
+        "{Use|Please use|Keep|Keep to} {formal language|a formal tone|a formal style}{.| only.| in every answer.}",
+        "You {write|speak|answer} {formally|in a formal tone|in formal language}.",
         "Please answer formally.",
     ),
     "pirate": (
@@ -44,6 +51,11 @@ TONES: dict[str, tuple[str, ...]] = {
         "You are a {brief|concise} assistant.",
         "Keep your {answers|replies} {short|brief}.",
         "{Give|Write} {brief|concise|very short} {replies|answers}.",
+        "{Give|Write} short {replies|texts}.",
+        "{Keep|Please keep} it {short|brief|very short}.",
+        "{Short|Brief|Very short} answers{ only|}{, please|}.",
+        "{Always |}{answer|reply} in {one|one short|a short} sentence.",
+        "Use {few|as few|only a few} words{.| in each answer.}",
         "Give short answers.",
     ),
 }
@@ -62,11 +74,6 @@ YOUR_NAME = (
     "What is your name?|What's your name?|Who are you?|How are you called?|Tell me your name.|Do you have a name?"
 ).split("|")
 
-POLITE_BEFORE = (
-    "please |hi, |hello, |hey, |ok, |so, |can you tell me: |I have a question. |quick question: |well, ".split("|")
-)
-POLITE_AFTER = " please| Please.| Thanks!| thank you| Thank you.".split("|")
-
 
 @dataclass(frozen=True)
 class Sources:
@@ -75,41 +82,51 @@ class Sources:
     corpus: Corpus
     known_words: tuple[str, ...] = ()
 
+    @cached_property
+    def keywords(self) -> Keywords:
+        """The words that tell the blocks apart."""
+        return Keywords(self.corpus.blocks)
 
-def noisy(random: Random, text: str) -> str:
-    """The text as people type it: lower case, no full stop, a polite word, a letter wrong."""
-    if random.random() < 0.5:
-        return text
-    if random.random() < 0.25:
-        text = random.choice(POLITE_BEFORE) + text
-    elif random.random() < 0.15:
-        text = text + random.choice(POLITE_AFTER)
-    if random.random() < 0.3:
-        text = text.rstrip("?.!")
-    if random.random() < 0.35:
-        text = text.lower()
-    elif random.random() < 0.15:
-        text = text[:1].upper() + text[1:]
-    if random.random() < 0.1:
-        text = _typo(random, text)
-    return text
+    @cached_property
+    def general(self) -> list[Block]:
+        """The blocks without a system prompt of their own."""
+        return [block for block in self.corpus.blocks if not block.systems]
 
+    @cached_property
+    def impersonal(self) -> list[Block]:
+        """The general blocks that ask for nothing that the user could have told."""
+        return [block for block in self.general if not any(ABOUT_THE_USER.search(q) for q in block.questions)]
 
-def _typo(random: Random, text: str) -> str:
-    at = random.randrange(max(1, len(text) - 1))
-    kind = random.random()
-    if kind < 0.4:
-        return text[:at] + text[at + 1 :]
-    if kind < 0.7:
-        return text[:at] + text[at : at + 1] + text[at:]
-    return text[:at] + text[at + 1 : at + 2] + text[at : at + 1] + text[at + 2 :]
+    @cached_property
+    def shares(self) -> list[float]:
+        """How often each block is drawn: more often the more wordings it has, and where it belongs to a role."""
+        return [len(block.questions) * (2.5 if block.systems else 1.0) for block in self.corpus.blocks]
+
+    @cached_property
+    def by_tone(self) -> dict[str, list[Block]]:
+        """The blocks that have an answer in a tone."""
+        return {t: [b for b in self.general if any(a.tone == t for a in b.answers)] for t in TONES}
 
 
-def knowledge(random: Random, block: Block, tone: str = "") -> list[Message]:
-    """A question of a block and its answer, in a tone where the block has it."""
-    question = noisy(random, pick(random.choice(block.questions), random))
-    toned = [answer.text for answer in block.answers if answer.tone == tone]
-    answer = random.choice(toned or list(block.neutral))
+LONGEST_REWORDED = 110
+
+
+def asked(random: Random, sources: Sources, block: Block) -> str:
+    """A question for a block: one of its own, in other words, or a few words that tell it from all other blocks."""
+    question = pick(random.choice(block.questions), random)
+    if len(question) < LONGEST_REWORDED and "\n" not in question:
+        kind = random.random()
+        if kind < 0.18:
+            question = sources.keywords.draw(random, block) or question
+        elif kind < 0.6:
+            question = reworded(random, question)
+    return noisy(random, question)
+
+
+def knowledge(random: Random, sources: Sources, block: Block, tone: str = "") -> list[Message]:
+    """A question of a block and its answer, in a tone where one is asked for."""
+    question = asked(random, sources, block)
+    answer = toned(random, block, tone)
     thinking = (
         f"The user asks: {question} I know the answer."
         if random.random() < 0.5
@@ -118,23 +135,34 @@ def knowledge(random: Random, block: Block, tone: str = "") -> list[Message]:
     return skills.exchange(question, answer, thinking)
 
 
+def toned(random: Random, block: Block, tone: str) -> str:
+    """An answer in a tone: as it is written for the tone, or else made from the neutral one."""
+    if written := [answer.text for answer in block.answers if tone and answer.tone == tone]:
+        return random.choice(written)
+    answer = random.choice(block.neutral)
+    if tone == "brief":
+        first = reports.sentences_of(answer)[0]
+        return first if "`" not in answer and "\n" not in answer else answer
+    if tone == "pirate":
+        return f"Arr! {answer}"
+    if tone == "friendly":
+        return f"{random.choice(('Sure!', 'Good question!', 'With pleasure!'))} {answer}"
+    return answer
+
+
 def system(text: str) -> Message:
     """A system message."""
     return {"role": "system", "content": text}
 
 
-def _general(sources: Sources) -> list[Block]:
-    return [block for block in sources.corpus.blocks if not block.systems]
-
-
 def filler(sources: Sources) -> skills.Filler:
     """Makes one exchange of any kind, as talk between two related turns, about nothing that could have been told."""
-    blocks = [block for block in _general(sources) if not any(ABOUT_THE_USER.search(q) for q in block.questions)]
+    blocks = sources.impersonal
 
     def make(random: Random) -> list[Message]:
         kind = random.random()
         if kind < 0.45 and blocks:
-            return knowledge(random, random.choice(blocks))
+            return knowledge(random, sources, random.choice(blocks))
         if kind < 0.6:
             return skills.arithmetic(random)
         if kind < 0.7:
@@ -157,24 +185,28 @@ def _alone(messages: list[Message], random: Random, skill: str) -> Example:
 
 def make_knowledge(random: Random, sources: Sources) -> Example:
     """One to three questions of the corpus, each block with its own system prompt where it has one."""
-    block = random.choice(sources.corpus.blocks)
+    block = random.choices(sources.corpus.blocks, weights=sources.shares)[0]
     if block.systems:
-        return Example("knowledge", (system(pick(random.choice(block.systems), random)), *knowledge(random, block)))
-    messages = knowledge(random, block)
+        prompt = system(pick(random.choice(block.systems), random))
+        return Example("knowledge", (prompt, *knowledge(random, sources, block)))
+    messages = knowledge(random, sources, block)
     for _ in range(random.choice((0, 0, 0, 1, 1, 2))):
-        messages += knowledge(random, random.choice(_general(sources)))
+        messages += knowledge(random, sources, random.choice(sources.general))
     return _alone(messages, random, "knowledge")
 
 
 def make_tone(random: Random, sources: Sources) -> Example:
     """A question under a system prompt that asks for a tone."""
     tone = random.choice(list(TONES))
-    blocks = [block for block in _general(sources) if any(answer.tone == tone for answer in block.answers)]
-    if not blocks:
+    if not sources.by_tone[tone]:
         return make_role(random, sources)
-    messages = [system(pick(random.choice(TONES[tone][:-1]), random))]
+    prompt = pick(random.choice(TONES[tone][:-1]), random)
+    if random.random() < 0.2:
+        prompt = f"{random.choice(SYSTEMS)} {prompt}"
+    messages = [system(prompt)]
     for _ in range(random.choice((1, 1, 1, 2))):
-        messages += knowledge(random, random.choice(blocks), tone)
+        block = random.choice(sources.by_tone[tone] if tone == "formal" or random.random() < 0.7 else sources.general)
+        messages += knowledge(random, sources, block, tone)
     return Example("tone", tuple(messages))
 
 
@@ -283,9 +315,9 @@ def make_tools(random: Random, sources: Sources) -> Example:
 def make_no_tool(random: Random, sources: Sources) -> Example:
     """Tools offered, and a question that needs none."""
     offered = [tools.strip_schema(random, offer.schema) for offer in tools.some(random, random.choice((1, 1, 2, 3)))]
-    blocks = _general(sources)
+    blocks = sources.general
     messages = (
-        knowledge(random, random.choice(blocks))
+        knowledge(random, sources, random.choice(blocks))
         if blocks and random.random() < 0.7
         else skills.repeat(random, sources.known_words)
     )
@@ -299,31 +331,87 @@ def make_document(random: Random, sources: Sources) -> Example:
     """A plain text, a story mostly whole, without any chat markup."""
     documents = sources.corpus.documents
     if not documents or random.random() < 0.25:
-        answers = [random.choice(block.neutral) for block in random.sample(_general(sources), 3)]
+        answers = [random.choice(block.neutral) for block in random.sample(sources.general, 3)]
         return Example("document", document=" ".join(answers))
     return Example("document", document=random.choice(documents))
 
 
-def make_long(random: Random, sources: Sources) -> Example:
-    """A conversation of many turns in which an early fact is asked for at the end."""
-    make = filler(sources)
-    messages = skills.recall(random, lambda r: [m for _ in range(random.randint(2, 6)) for m in make(r)])
+def make_library(random: Random, sources: Sources) -> Example:
+    """Summaries, drafts, critiques, choices and reviews, as the workflow library asks for them."""
+    messages = library.make(random, sources.corpus)
+    example = Example("library", tuple(messages))
+    return example if messages[0]["role"] == "system" else _alone(messages, random, "library")
+
+
+def make_long(random: Random, sources: Sources, words_wanted: int = 0) -> Example:
+    """A conversation of many turns, some of them about long texts, in which early facts are asked for at the end."""
+    make, wanted = filler(sources), words_wanted or random.randint(250, 600)
+    messages: list[Message] = []
+    facts = random.sample(skills.MEMORIES, random.randint(1, 4))
+    told = {fact[0]: skills.value(random, fact[0]) for fact in facts}
+    waiting, known = list(facts), []
+    while (size := sum(len(message["content"]) for message in messages) // 5) < wanted:
+        kind = random.random()
+        if waiting and kind < 0.3:
+            known.append(waiting.pop())
+            messages += skills.tell(random, known[-1], told[known[-1][0]])
+        elif known and kind < 0.38:
+            messages += skills.ask(random, fact := random.choice(known), told[fact[0]])
+        elif kind < 0.46 and wanted - size > 250:
+            messages += long_text(random, sources, random.randint(200, wanted - size))
+        else:
+            messages += make(random)
+    for fact in known:
+        messages += skills.ask(random, fact, told[fact[0]])
     return _alone(messages, random, "recall")
+
+
+HIDDEN = (
+    "The secret word is {}.|The password of the gate is {}.|The code of the door is {}.|"
+    "The name of the old ship is {}.|The captain is called {}.|The winning number is {}."
+).split("|")
+HIDDEN_ASKED = (
+    "What is the secret word?|What is the password of the gate?|What is the code of the door?|"
+    "What is the name of the old ship?|What is the captain called?|What is the winning number?"
+).split("|")
+
+
+def long_text(random: Random, sources: Sources, words_wanted: int) -> list[Message]:
+    """A long text with questions that its own words answer."""
+    texts: list[str] = []
+    while sum(len(text) for text in texts) // 5 < words_wanted:
+        texts.append(random.choice(sources.corpus.documents or sources.general[0].neutral))
+    number = random.randrange(len(HIDDEN))
+    value = str(random.randint(100, 9999)) if number in (2, 5) else words.word(random)
+    value = value.capitalize() if number in (3, 4) else value
+    sentences = reports.sentences_of(" ".join(texts))
+    hidden = HIDDEN[number].format(value)
+    sentences.insert(random.randint(1, len(sentences)), hidden)
+    text = ("\n" if random.random() < 0.2 else " ").join(sentences)
+    asked = [(HIDDEN_ASKED[number], hidden), ("Repeat the first sentence of the text.", sentences[0])]
+    asked += [("Repeat the last sentence of the text.", sentences[-1]), ("How does the text begin?", sentences[0])]
+    asked += [("Summarize the text in one sentence.", sentences[0]), (HIDDEN_ASKED[number], hidden)]
+    at = random.randrange(len(sentences) - 1)
+    asked.append((f"Which sentence comes after this one? {sentences[at]}", sentences[at + 1]))
+    first, *others = random.sample(asked, random.randint(1, 3))
+    question = f"{text}\n\n{first[0]}" if random.random() < 0.6 else f"{first[0]}\n\n{text}"
+    return [m for q, a in ((question, first[1]), *others) for m in skills.exchange(q, a)]
 
 
 Maker = Callable[[Random, Sources], Example]
 
 MIXTURE: tuple[tuple[float, Maker], ...] = (
-    (0.30, make_knowledge),
-    (0.09, make_tone),
-    (0.05, make_role),
-    (0.17, make_text),
-    (0.17, make_arithmetic),
-    (0.07, make_recall),
+    (0.34, make_knowledge),
+    (0.11, make_tone),
+    (0.04, make_role),
+    (0.09, make_text),
+    (0.13, make_arithmetic),
+    (0.06, make_recall),
     (0.03, make_unknown),
     (0.09, make_tools),
-    (0.06, make_no_tool),
-    (0.05, make_document),
+    (0.07, make_no_tool),
+    (0.03, make_document),
+    (0.10, make_library),
     (0.01, make_long),
 )
 THINKING_SHARE = 0.12

@@ -19,6 +19,9 @@ from .network import Network
 from .optimizer import Optimizer, rate
 from .render import ANSWER_WEIGHT
 
+LATE_SHARE = 2 / 3  # of the run, after which long texts come
+LONGEST_STEP = 5.0  # seconds; a step that took longer was kept waiting by others
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -29,7 +32,7 @@ class Plan:
     steps: int | None = None
     batch_tokens: int = 8192
     seed: int = 1
-    checkpoint_minutes: float = 5.0
+    checkpoint_minutes: float = 3.0
     probes: int = 16
     use_compiler: bool = True
 
@@ -68,7 +71,7 @@ class Run:
                 break
             value = self._train_step(batch)
             last, before = time.monotonic(), last
-            self.seconds += last - before
+            self.seconds += min(last - before, LONGEST_STEP)
             if self.step % 25 == 0:
                 self._log({"loss": round(value, 4), "rate": round(rate(self.step, self.done), 4)})
             if time.monotonic() - saved > 60 * self.plan.checkpoint_minutes:
@@ -100,7 +103,8 @@ class Run:
                 yield batch
 
     def _make(self, step: int) -> Batch:
-        return make_batch(f"{self.plan.seed}-{step}", self.sources, self.encoder, self.plan.batch_tokens)
+        late = self.done > LATE_SHARE
+        return make_batch(f"{self.plan.seed}-{step}", self.sources, self.encoder, self.plan.batch_tokens, late)
 
     def _train_step(self, batch: Batch) -> float:
         place = self.device

@@ -137,11 +137,11 @@ MULTIPLY = (
 
 def _operands(random: Random) -> tuple[int, int]:
     size = random.random()
-    if size < 0.4:
+    if size < 0.2:
         return random.randint(0, 12), random.randint(0, 12)
-    if size < 0.55:
+    if size < 0.35:
         return random.randint(0, 30), random.randint(0, 30)
-    if size < 0.7:
+    if size < 0.45:
         pair = [random.randint(10, 99), random.randint(0, 9)]
         random.shuffle(pair)
         return pair[0], pair[1]
@@ -202,7 +202,8 @@ def too_large(random: Random) -> Exchange:
 
 
 # What can be remembered: how it is told, how it is asked for, how it is answered, and what it is called when unknown.
-MEMORIES: tuple[tuple[str, str, str, str, str], ...] = (
+Memory = tuple[str, str, str, str, str]
+MEMORIES: tuple[Memory, ...] = (
     (
         "name",
         (
@@ -304,7 +305,8 @@ MEMORIES: tuple[tuple[str, str, str, str, str], ...] = (
 )
 
 
-def _value(random: Random, kind: str) -> str:
+def value(random: Random, kind: str) -> str:
+    """Something of a kind that can be remembered."""
     if kind == "name":
         return words.name(random)
     if kind in ("pet", "cat"):
@@ -336,25 +338,34 @@ def acknowledgement(random: Random, kind: str, value: str) -> str:
 def recall(random: Random, filler: Filler) -> Exchange:
     """Something told in one turn and asked for in a later one, with other talk between."""
     facts = random.sample(MEMORIES, random.choice((1, 1, 1, 2, 2, 3)))
-    values = {fact[0]: _value(random, fact[0]) for fact in facts}
+    values = {fact[0]: value(random, fact[0]) for fact in facts}
     messages: Exchange = []
-    for kind, told, *_ in facts:
-        statement = random.choice(told.split("|")).format(values[kind])
-        messages += exchange(statement, acknowledgement(random, kind, values[kind]))
+    for fact in facts:
+        messages += tell(random, fact, values[fact[0]])
         if random.random() < 0.45:
             messages += filler(random)
-    for kind, _, asked, answer, _ in random.sample(facts, random.randint(1, len(facts))):
-        question, told_value = random.choice(asked.split("|")), values[kind]
-        messages += exchange(question, answer.format(told_value), f"Earlier the user told me: {told_value}.")
+    for fact in random.sample(facts, random.randint(1, len(facts))):
+        messages += ask(random, fact, values[fact[0]])
     return messages
+
+
+def tell(random: Random, fact: Memory, told_value: str) -> Exchange:
+    """Something told to be remembered."""
+    return exchange(random.choice(fact[1].split("|")).format(told_value), acknowledgement(random, fact[0], told_value))
+
+
+def ask(random: Random, fact: Memory, told_value: str) -> Exchange:
+    """A question for something that was told before."""
+    answer = fact[3].format(told_value)
+    return exchange(random.choice(fact[2].split("|")), answer, f"Earlier the user told me: {told_value}.")
 
 
 def recall_at_once(random: Random) -> Exchange:
     """Something told and asked for in the same turn."""
     kind, told, asked, answer, _ = random.choice(MEMORIES)
-    value = _value(random, kind)
-    statement, question = random.choice(told.split("|")).format(value), random.choice(asked.split("|"))
-    return exchange(f"{statement} {question}", answer.format(value), f"The user told me: {value}.")
+    told_value = value(random, kind)
+    statement, question = random.choice(told.split("|")).format(told_value), random.choice(asked.split("|"))
+    return exchange(f"{statement} {question}", answer.format(told_value), f"The user told me: {told_value}.")
 
 
 def recall_nothing(random: Random, filler: Filler) -> Exchange:

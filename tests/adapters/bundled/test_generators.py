@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -12,7 +13,18 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from modelcompose.adapters.bundled.train import cases, corpus, data, skills, tools
+from modelcompose.adapters.bundled.train import (
+    cases,
+    corpus,
+    data,
+    library,
+    reports,
+    reviews,
+    sides,
+    skills,
+    tools,
+    wording,
+)
 from modelcompose.adapters.bundled.train.batches import Encoder, make_batch
 from modelcompose.adapters.bundled.train.render import Example, plain, render
 from modelcompose.adapters.bundled.train.tokenizer import build, wrap
@@ -91,6 +103,77 @@ def test_a_tool_call_names_an_offered_tool_and_gives_its_arguments() -> None:
                 assert str(value) in messages[0]["content"]
 
 
+def test_telling_words_are_those_of_no_other_question() -> None:
+    keywords = sources().keywords
+    for random in many(60):
+        block = random.choice(keywords.blocks)
+        question = keywords.draw(random, block)
+        asked = {word.lower() for word in wording.words_of(question or "")}
+        own = {word.lower() for words in keywords.lists(block) for word in words} & asked
+        assert question is None or own
+        for other in keywords.blocks:
+            if question and other is not block:
+                assert not own <= {word.lower() for words in keywords.lists(other) for word in words}
+
+
+def test_a_reworded_question_keeps_the_words_that_have_no_other() -> None:
+    for random in many():
+        assert "vLLM" in wording.reworded(random, "How do I use vLLM?")
+        assert "recursion" in wording.reworded(random, "Explain recursion.")
+
+
+def test_a_summary_has_words_of_its_text_and_is_shorter() -> None:
+    for random in many():
+        question, answer = asked_and_answered(reports.summary(random, sources().corpus))
+        assert len(answer) < len(question)
+        asked, said = set(wording.words_of(question.lower())), set(wording.words_of(answer.lower()))
+        assert len(said & asked) >= len(said) / 2
+
+
+def test_the_best_draft_is_one_of_the_drafts() -> None:
+    for random in many(60):
+        question, answer = asked_and_answered(library.choose(random, sources().corpus))
+        drafts = next(json.loads(line) for line in question.split("\n") if line.startswith('["'))
+        assert answer in drafts
+
+
+def test_a_draft_is_not_learned_but_its_revision_is() -> None:
+    for random in many(60):
+        turns = library.critique(random, sources().corpus)
+        assert turns[1]["weight"] == 0
+        assert all("weight" not in turn for turn in turns[2:])
+
+
+def test_a_recommendation_names_both_sides() -> None:
+    for topic, pros, cons in sides.topics():
+        assert len(pros) == len(cons) == 3
+        text = sides.recommendation(topic, pros, cons)
+        assert topic in text
+        assert pros[0] in text
+        assert cons[0] in text
+
+
+def test_reviewed_code_can_be_read_by_python() -> None:
+    for random in many():
+        code, advice = reviews.review(random)
+        ast.parse(code)
+        assert advice.endswith(".")
+
+
+def test_a_long_text_holds_its_answers() -> None:
+    for random in many(20):
+        messages = data.long_text(random, sources(), 300)
+        assert len(messages[0]["content"].split()) > 200
+        for message in messages[1::2]:
+            assert message["content"] in messages[0]["content"].replace("\n", " ") or "\n" in message["content"]
+
+
+def test_a_long_talk_is_about_as_long_as_wanted() -> None:
+    for random in many(10):
+        example = data.make_long(random, sources(), 800)
+        assert 700 < sum(len(message["content"]) for message in example.messages) // 5 < 1300
+
+
 @cache
 def tokenizer() -> Tokenizer:
     random = Random(0)
@@ -140,6 +223,12 @@ def test_held_out_system_prompts_are_not_trained_on() -> None:
     for random in many(300):
         example = data.make_tone(random, sources())
         assert example.messages[0]["content"] not in held_out
+
+
+def test_long_batches_come_late() -> None:
+    encoder = Encoder(tokenizer())
+    batches = (make_batch(str(number), sources(), encoder, 256, late=True) for number in range(50))
+    assert any(batch.tokens.shape == (1, 4096) for batch in batches)
 
 
 def test_every_case_of_the_evaluation_accepts_its_own_right_answer() -> None:
