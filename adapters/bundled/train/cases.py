@@ -350,7 +350,7 @@ def _revises(draft: str) -> Check:
 
 def _long(random: Random, corpus: Corpus, judge: Judge, count: int) -> Iterator[Case]:
     sources = data.Sources(corpus)
-    for size in (600, 1200, 1800):
+    for size in (400, 900, 1500):
         for _ in range(count // 5):
             fact = random.choice(skills.MEMORIES[:2])
             value = _unseen(random, random.randint(4, 7))
