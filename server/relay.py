@@ -22,7 +22,7 @@ from .errors import failure, log_unexpected
 from .limits import read_all
 from .record import Record
 from .settings import Settings
-from .wire import EVENT_STREAM, JSON, Wire, shutting_down, while_connected
+from .wire import EVENT_STREAM, JSON, Later, Wire, shutting_down, while_connected
 
 _KINDS: tuple[tuple[Route, str], ...] = (("chat/completions", "chat.completions"), ("completions", "completions"))
 _ROUTES = {f"{prefix}/{route}": (route, endpoint) for prefix in ("/v1", "") for route, endpoint in _KINDS}
@@ -49,6 +49,7 @@ class Relays:
     def __init__(self, app: ASGIApp, models: Sequence[Adapter], settings: Settings) -> None:
         self.app = app
         self._settings = settings
+        self._later = Later()
         self._models = [(each, each if isinstance(each, RelayingAdapter) else None) for each in models]
         self._has_any = any(relaying is not None for _, relaying in self._models)
 
@@ -69,7 +70,7 @@ class Relays:
             return
         adapter, relayed = asked
         record.model = relayed.model
-        answer = _Answer(adapter.relay(relayed), record, keep_alive=self._settings.keep_alive)
+        answer = _Answer(adapter.relay(relayed), record, self._settings.keep_alive, self._later)
         await answer.send(receive, send, is_stream=relayed.is_stream)
 
     def _asked(self, body: bytes, route: Route, scope: Scope) -> tuple[RelayingAdapter, RelayRequest] | None:
@@ -117,17 +118,18 @@ class _Answer:
     The head goes out with the first piece, or in a stream that has been accepted, after `keep_alive` seconds.
     """
 
-    def __init__(self, answer: Relayed, record: Record, *, keep_alive: float) -> None:
+    def __init__(self, answer: Relayed, record: Record, keep_alive: float, later: Later) -> None:
         self._answer = answer
         self._record = record
         self._keep_alive = keep_alive
+        self._later = later
 
     async def send(self, receive: Receive, send: Send, *, is_stream: bool) -> None:
         wire = Wire(send, self._record.send)
         work = self._stream(wire) if is_stream else self._whole(wire)
         try:
             every = self._keep_alive if is_stream else None
-            self._record.has_left = not await while_connected(receive, wire, work, every=every)
+            self._record.has_left = not await while_connected(receive, wire, work, every=every, later=self._later)
         except asyncio.CancelledError:
             # Only a server that shuts down cancels a request, and its client should hear why the answer ends.
             if not wire.is_open:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from starlette.types import Receive, Send
@@ -20,7 +20,7 @@ EVENT_STREAM = [
 ]
 
 SECONDS_BEFORE_WATCH = 0.05
-"""A client that leaves sooner is noticed then."""
+"""From the beginning of an answer, where most are over sooner; who has left sooner is noticed then."""
 
 
 def shutting_down() -> ModelUnavailable:
@@ -72,17 +72,18 @@ class Wire:
 
 
 async def while_connected(
-    receive: Receive, wire: Wire, work: Coroutine[Any, Any, None], *, every: float | None
+    receive: Receive, wire: Wire, work: Coroutine[Any, Any, None], *, every: float | None, later: Later | None = None
 ) -> bool:
     """Do `work`, which sends on `wire`, unless the client leaves, which ends it; whether the client stayed.
 
-    `every` so many seconds it is seen to that the client hears something, unless it is None. What is done sooner than
-    it takes to wonder whether the client is still there costs no task.
+    `every` so many seconds it is seen to that the client hears something, unless it is None. Whether it is there is
+    looked at from the beginning, or `later`.
     """
     doing = asyncio.current_task()
     assert doing is not None
     cancels = doing.cancelling()
     has_left = False
+    watching: asyncio.Task[None] | None = None
 
     async def watch() -> None:
         nonlocal has_left
@@ -93,9 +94,14 @@ async def while_connected(
             has_left = True
             doing.cancel()
 
-    watching: list[asyncio.Task[None]] = []
-    loop = asyncio.get_running_loop()
-    soon = loop.call_later(SECONDS_BEFORE_WATCH, lambda: watching.append(loop.create_task(watch())))
+    def begin() -> None:
+        nonlocal watching
+        watching = asyncio.create_task(watch())
+
+    if later is None:
+        begin()
+    else:
+        later.add(begin)
     heartbeat = None if every is None else _Heartbeat(wire, every)
     try:
         await work
@@ -105,12 +111,41 @@ async def while_connected(
             return False
         raise
     finally:
-        soon.cancel()
-        for task in watching:
-            task.cancel()
+        if later is not None:
+            later.discard(begin)
+        if watching is not None:
+            watching.cancel()
         if heartbeat is not None:
             heartbeat.stop()
     return True
+
+
+class Later:
+    """Calls what was added, after `SECONDS_BEFORE_WATCH`, unless it was discarded by then. One timer serves all: to
+    start and cancel one, or a task, for each short answer costs a tenth of the answer.
+    """
+
+    def __init__(self) -> None:
+        self._new: set[Callable[[], None]] = set()
+        self._due: set[Callable[[], None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, call: Callable[[], None]) -> None:
+        self._new.add(call)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SECONDS_BEFORE_WATCH / 2, self._tick)
+
+    def discard(self, call: Callable[[], None]) -> None:
+        self._new.discard(call)
+        self._due.discard(call)
+
+    def _tick(self) -> None:
+        for call in self._due:
+            call()
+        self._due, self._new = self._new, set()
+        self._timer = None
+        if self._due:
+            self._timer = asyncio.get_running_loop().call_later(SECONDS_BEFORE_WATCH / 2, self._tick)
 
 
 class _Heartbeat:
