@@ -3,6 +3,7 @@
     Runs           the workflows that can be run
     WorkflowCard   one of them, as it is listed
     InputCard      one of the inputs that it reads
+    JobCard        one of its jobs
     Run            one run
     News           what a run tells: JobNews, then perhaps Streaming and pieces of the output
 
@@ -41,6 +42,15 @@ class WorkflowCard:
     description: str | None
     default: bool
     model: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobCard:
+    """A job: what it calls, and the jobs that it waits for, in the order of the file."""
+
+    id: str
+    component: str
+    depends_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +153,10 @@ class Runs(Protocol):
 
     def inputs(self, id: str) -> Sequence[InputCard]:
         """What one of them reads; raises ModelNotFound."""
+        ...
+
+    def jobs(self, id: str) -> Sequence[JobCard]:
+        """The jobs of one of them, each after those it waits for; raises ModelNotFound."""
         ...
 
     def run(self, workflow: str | None, given: Any) -> Run:

@@ -53,6 +53,7 @@ OURS = Program(
     "model-compose",
     lambda folder, port: [
         sys.executable, "-m", "modelcompose.clients.cli", "up", "--model", f"m={folder}", "--port", str(port),
+        "--no-webui",
     ],
     lambda _tokens: {"ignore_eos": True},
     lambda _folder: "m",

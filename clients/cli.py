@@ -130,7 +130,8 @@ def up(  # noqa: PLR0913 (an option is a parameter)
     cache_dir: Annotated[Path | None, typer.Option(help="Where downloaded models are kept.")] = None,
     log_level: Annotated[LogLevel, typer.Option(help="What to log about requests and models.")] = "info",
     no_webui: Annotated[
-        bool, typer.Option("--no-webui", help="Serve no page for people, which this version does not do anyway.")
+        bool,
+        typer.Option("--no-webui", envvar="MODEL_COMPOSE_NO_WEBUI", show_envvar=True, help="Serve no Web UI."),
     ] = False,
     stop_with_stdin: Annotated[
         bool, typer.Option("--stop-with-stdin", help="Stop when standard input ends, for programs that start this one.")
@@ -154,6 +155,14 @@ def up(  # noqa: PLR0913 (an option is a parameter)
         max_concurrent_count=max_concurrent,
         trust_remote_code=trust_remote_code,
         local_files_only=offline,
+    webui_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="The Web UI's port; 0 for any free one. If left out, the compose file's, or 8081.",
+        ),
+    ] = None,
         cache_dir=str(cache_dir) if cache_dir else None,
     )
     options = UpOptions(
@@ -194,6 +203,8 @@ def run(
     file: Files = None,
     env: Variables = None,
     env_file: EnvFiles = None,
+        has_webui=not no_webui,
+        webui_port=webui_port,
     api_key: Key = None,
 ) -> None:
     """Run a workflow and print its output: a text as it comes, anything else as JSON.

@@ -15,17 +15,17 @@ BACKLOG = 2048
 
 
 @contextmanager
-def listen(host: str, port: int) -> Iterator[list[socket.socket]]:
+def listen(host: str, port: int, option: str = "--port") -> Iterator[list[socket.socket]]:
     """Listening sockets on every address of `host`, all on the same port; port 0 stands for any free one.
 
-    Raises ConfigError, with what to do, if an address cannot be had.
+    Raises ConfigError, with what to do, if an address cannot be had; `option` is how another port is chosen.
     """
     with ExitStack() as opened:
         sockets: list[socket.socket] = []
         for family, address in _addresses(host, port):
             chosen = sockets[0].getsockname()[1] if sockets else port
             listener = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            _bind(listener, (address[0], chosen, *address[2:]), host)
+            _bind(listener, (address[0], chosen, *address[2:]), host, option)
             listener.listen(BACKLOG)
             listener.setblocking(False)
             sockets.append(listener)
@@ -52,7 +52,7 @@ def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[s
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))  # type: ignore[misc]
 
 
-def _bind(listener: socket.socket, address: tuple[object, ...], host: str) -> None:
+def _bind(listener: socket.socket, address: tuple[object, ...], host: str, option: str) -> None:
     if os.name == "posix":
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if listener.family == socket.AF_INET6:
@@ -60,16 +60,15 @@ def _bind(listener: socket.socket, address: tuple[object, ...], host: str) -> No
     try:
         listener.bind(address)
     except OSError as error:
-        raise ConfigError(_why_not(error, host, int(str(address[1])))) from None
+        raise ConfigError(_why_not(error, host, int(str(address[1])), option)) from None
 
 
-def _why_not(error: OSError, host: str, port: int) -> str:
+def _why_not(error: OSError, host: str, port: int, option: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return (
-            f"port {port} is taken by another program; choose another one: --port {port + 1 if port < 65535 else 8080}"
-        )
+        other = port + 1 if port < 65535 else 8080
+        return f"port {port} is taken by another program; choose another one: {option} {other}"
     if error.errno == errno.EACCES:
-        return f"port {port} needs more rights than this user has; choose one from 1024 up: --port 8080"
+        return f"port {port} needs more rights than this user has; choose one from 1024 up: {option} 8080"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"this machine has no address '{host}'; try --host 127.0.0.1"
     return f"cannot listen on {host} port {port}: {error.strerror}"

@@ -60,7 +60,7 @@ def own_server(arguments: Sequence[str], api_key: str | None) -> Iterator[OwnSer
     """Start `up` with these arguments; it answers a moment later."""
     port = _free_port()
     command = [sys.executable, "-m", "modelcompose.clients.cli", "up", "--port", str(port), "--log-level", "error"]
-    command += ["--stop-with-stdin", *arguments]
+    command += ["--no-webui", "--stop-with-stdin", *arguments]
     environment = {**os.environ, "MODEL_COMPOSE_API_KEY": api_key or ""}
     with tempfile.TemporaryFile() as output:
         # A session of its own: Ctrl-C in this terminal stops an answer, not the server.

@@ -12,6 +12,7 @@ from ..adapters.errors import ConfigError
 from ..adapters.transformers.settings import ModelSettings
 from .compose_files import ComposeOptions, read_if_there
 from .sources import BUNDLED, settings_of
+from .webui.place import DEFAULT_WEBUI_PORT, WebUIPlace
 
 if TYPE_CHECKING:
     from ..workflows.load import Compose
@@ -24,8 +25,8 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     """See the options of `model-compose up`.
 
     `common` says how models are loaded. `has_file` False leaves the folder's compose file alone; of a file, `workflow`
-    serves only a part. `host` and `port` None are the file's. `log` is where this process's output goes if nobody
-    watches it.
+    serves only a part. `host`, `port` and `webui_port` None are the file's. `log` is where this process's output goes
+    if nobody watches it.
     """
 
     models: tuple[str, ...] = ()
@@ -36,6 +37,8 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     host: str | None = None
     port: int | None = None
     api_key: str | None = None
+    has_webui: bool = True
+    webui_port: int | None = None
     log_level: str = "info"
     stop_with_stdin: bool = False
     log: Path | None = None
@@ -52,6 +55,7 @@ class Plan:
     port: int
     api_keys: tuple[str, ...]
     base_path: str
+    webui: WebUIPlace | None
 
     @property
     def workflows(self) -> tuple[str, ...]:
@@ -80,17 +84,28 @@ def plan_of(options: UpOptions) -> Plan:
             port=DEFAULT_PORT if options.port is None else options.port,
             api_keys=key,
             base_path="",
+            webui=_webui(options, options.host or DEFAULT_HOST, DEFAULT_WEBUI_PORT),
         )
     controller = compose.file.controller
+    webui = controller.webui
+    host = options.host or controller.host
     return Plan(
         models=tuple(settings_of(options.models, options.common)),
         common=options.common,
         compose=compose if options.workflow is None else _only(compose, options.workflow),
-        host=options.host or controller.host,
+        host=host,
         port=controller.port if options.port is None else options.port,
         api_keys=(*key, *controller.api_keys),
         base_path=controller.base_path,
+        webui=None if webui is None else _webui(options, webui.host or host, webui.port),
     )
+
+
+def _webui(options: UpOptions, host: str, port: int) -> WebUIPlace | None:
+    """Where the Web UI is, if there is to be one; `host` and `port` are what the options leave open."""
+    if not options.has_webui:
+        return None
+    return WebUIPlace(host, port if options.webui_port is None else options.webui_port)
 
 
 def _only(compose: Compose, workflow: str) -> Compose:

@@ -23,6 +23,7 @@ from .listen import is_loopback, listen, url_of
 from .offer import Offer, open_offer
 from .plan import Plan, UpOptions, plan_of
 from .running import RunningServer, noted, project_of, server_with
+from .webui.process import Served, web_ui
 
 if TYPE_CHECKING:
     import socket
@@ -35,6 +36,7 @@ SECONDS_FOR_STREAMS = 2.0
 SECONDS_FOR_LAST_WORDS = 4
 SECONDS_KEPT_ALIVE = 75
 SECONDS_BETWEEN_LOOKS = 0.1
+SECONDS_BEFORE_WEB_UI = 5.0
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 0}
 NO_MODEL_LEFT = 2
 
@@ -84,12 +86,14 @@ async def _serve(options: UpOptions, plan: Plan, sockets: list[socket.socket], c
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets))
             loading = tasks.create_task(_load(offer, console))
+            page = tasks.create_task(_web_ui(plan, sockets, console, loading))
             first: list[asyncio.Future[Any]] = [stop, loading]
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
             if not stop.done() and not _announce(offer, plan, sockets, console, began):
                 stop.set_result(NO_MODEL_LEFT)
             exit_code = await stop
             loading.cancel()
+            page.cancel()
             server.should_exit = True
             await asyncio.wait({serving}, timeout=SECONDS_FOR_STREAMS)
             # What still streams ends with an error event, because its model is gone.
@@ -155,6 +159,15 @@ def _http_server(offer: Offer, plan: Plan) -> uvicorn.Server:
         timeout_graceful_shutdown=SECONDS_FOR_LAST_WORDS,
     )
     return Server(config)
+
+
+async def _web_ui(
+    plan: Plan, sockets: Sequence[socket.socket], console: Console, loading: asyncio.Task[None]
+) -> None:
+    """Run the Web UI if there is to be one, from when the models are there or take long."""
+    if plan.webui is not None:
+        await asyncio.wait({loading}, timeout=SECONDS_BEFORE_WEB_UI)
+        await web_ui(plan.webui, Served(url_of(plan.host, sockets), plan.base_path), console)
 
 
 async def _load(offer: Offer, console: Console) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..adapters.runs import InputCard, RunState, WorkflowCard
+from ..adapters.runs import InputCard, JobCard, RunState, WorkflowCard
 
 
 class RunBody(BaseModel):
@@ -70,7 +70,10 @@ class TaskDetails(TaskBody):
 
 
 class WorkflowSchema(BaseModel):
-    """A workflow and what it reads; an input's `type` is one of the compose file's, and its `default` may be null."""
+    """A workflow, what it reads, and what it does; an input's `type` is one of the compose file's, its `default` may be
+    null, and a job waits for those in `depends_on`.
+    """
 
     workflow: WorkflowCard
     input: list[InputCard]
+    jobs: list[JobCard]

@@ -79,8 +79,14 @@ def runs_routes(runs: Runs, tasks: Tasks, settings: Settings) -> APIRouter:
 
     @router.get("/workflows/{workflow_id}/schema", summary="Tell what a workflow reads", response_model=WorkflowSchema)
     async def describe_workflow(workflow_id: str) -> Response:
-        """A workflow and its inputs: their names, types and defaults, and whether they can be left out."""
-        return _json({"workflow": runs.workflow(workflow_id), "input": list(runs.inputs(workflow_id))})
+        """A workflow, its inputs (their names, types and defaults, and whether they can be left out), and its jobs."""
+        return _json(
+            {
+                "workflow": runs.workflow(workflow_id),
+                "input": list(runs.inputs(workflow_id)),
+                "jobs": list(runs.jobs(workflow_id)),
+            }
+        )
 
     @router.get("/tasks/{task_id}", summary="Look at a run", response_model=TaskDetails)
     async def read_task(task_id: str) -> Response:

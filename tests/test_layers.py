@@ -32,7 +32,7 @@ ROOMS_OF_THIRD_PARTIES = {
     "torch": ("adapters/transformers/", "adapters/bundled/train/"),
     "yaml": ("workflows/load.py",),
     "httpx2": ("adapters/", "clients/", "workflows/components/http"),
-    "gradio": ("clients/webui.py",),
+    "gradio": ("clients/webui/",),
     "typer": ("clients/",),
     "rich": ("clients/",),
 }

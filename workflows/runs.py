@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..adapters.events import Usage
-from ..adapters.runs import InputCard, JobNews, JsonPiece, News, RunState, Streaming, TextPiece, WorkflowCard
+from ..adapters.runs import InputCard, JobCard, JobNews, JsonPiece, News, RunState, Streaming, TextPiece, WorkflowCard
 from .components.streams import ItemStream, ModelStream, Stream, is_sent_as_stream
-from .graph import default_workflow
+from .graph import component_of, default_workflow, plan
 from .jobs import JobFinished, JobStarted, Outcome
 from .model import model_name
 from .run import Run
@@ -37,6 +37,19 @@ class WorkflowRuns:
         """What one of them reads; raises ModelNotFound."""
         inputs = self._runner.inputs[self._runner.workflow(id).id]
         return [InputCard(each.name, each.type, each.required, each.default, each.description) for each in inputs]
+
+    def jobs(self, id: str) -> Sequence[JobCard]:
+        """The jobs of one of them, each after those it waits for; raises ModelNotFound."""
+        steps = plan(self._runner.workflow(id))
+        order = [job.id for job in steps.jobs]
+        return [
+            JobCard(
+                job.id,
+                component_of(job, self._runner.file).id,
+                tuple(sorted(steps.dependencies[job.id], key=order.index)),
+            )
+            for job in steps.jobs
+        ]
 
     def run(self, workflow: str | None, given: Any) -> WorkflowRun:
         """A run to be entered; raises ModelNotFound or InvalidRequest."""

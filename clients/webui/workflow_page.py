@@ -1,0 +1,136 @@
+"""The page for workflows: a form for each, and what comes of a run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from ...adapters.runs import WorkflowCard
+from .api import Refused, Schema, Server
+from .chat_page import QUIET
+from .diagram import diagram
+from .forms import Field, WrongInput, fields, given, readable
+from .look import SCRIPT
+from .running import Progress, jobs_shown, progress, result
+
+
+class WorkflowPage:
+    """Its components, and what they do."""
+
+    def __init__(self, server: Server, key: gr.BrowserState) -> None:
+        self._server = server
+        self._key = key
+        self._stops: dict[str, asyncio.Event] = {}
+        self._schema = gr.State(None)
+        with gr.Row(elem_id="workflows", equal_height=False):
+            with gr.Column(scale=5, min_width=280, elem_classes="main"):
+                self.workflow = gr.Dropdown([], label="Workflow", elem_id="workflow")
+                self._about = gr.HTML(elem_classes="about", apply_default_css=False)
+                self._build_form()
+            with gr.Column(scale=6, min_width=280, elem_classes="main"):
+                self._diagram = gr.HTML(apply_default_css=False, elem_id="diagram")
+                self._jobs = gr.HTML(apply_default_css=False, elem_id="jobs")
+                self._result = gr.HTML(
+                    apply_default_css=False, elem_id="result", js_on_load=f"{SCRIPT}.copies(element)"
+                )
+        described = [self._schema, self._about, self._diagram, self._jobs, self._result]
+        self.workflow.change(self._describe, [self.workflow, self._key], described, **QUIET)
+
+    def _build_form(self) -> None:
+        @gr.render(inputs=[self._schema], show_progress="hidden")
+        def show(schema: Schema | None) -> None:
+            if schema is None:
+                return
+            form = fields(schema.input)
+            with gr.Column(elem_classes="form-fields"):
+                components = [_component(schema.workflow.workflow_id, field) for field in form]
+            with gr.Row(elem_classes="run-row"):
+                run = gr.Button("Run Workflow", variant="primary", scale=0, min_width=160, elem_id="run")
+                cancel = gr.Button("Cancel", variant="stop", scale=0, min_width=90, elem_id="cancel", visible=False)
+            run.click(
+                self._run,
+                [self._key, self._schema, *components],
+                [run, cancel, self._diagram, self._jobs, self._result],
+                trigger_mode="once",
+                **QUIET,
+            )
+            cancel.click(self._cancel, None, None, queue=False, **QUIET)
+
+    def restore(self, cards: Sequence[WorkflowCard]) -> gr.Dropdown:
+        """The workflows to choose from."""
+        chosen = next((card for card in cards if card.default), cards[0] if cards else None)
+        choices = [(card.title or readable(card.workflow_id), card.workflow_id) for card in cards]
+        return gr.Dropdown(choices, value=None if chosen is None else chosen.workflow_id, visible=bool(cards))
+
+    async def _describe(self, workflow: str | None, key: str) -> tuple[Any, ...]:
+        if not workflow:
+            return None, _NONE, "", "", ""
+        try:
+            schema = await self._server.schema(workflow, key)
+        except Refused as error:
+            return None, f'<div class="error" role="alert">{escape(str(error))}</div>', "", "", ""
+        return schema, _about(schema.workflow), diagram(schema.jobs), "", ""
+
+    async def _run(self, request: gr.Request, key: str, schema: Schema, *values: Any) -> AsyncGenerator[Any]:
+        """Run the workflow with what is in the form."""
+        try:
+            input = given(fields(schema.input), values)
+        except WrongInput as error:
+            yield (
+                gr.skip(),
+                gr.skip(),
+                gr.skip(),
+                gr.skip(),
+                f'<div class="error" role="alert">{escape(str(error))}</div>',
+            )
+            return
+        stop = self._stops[request.session_hash or ""] = asyncio.Event()
+        id = schema.workflow.workflow_id
+        async with aclosing(progress(self._server, id, input, schema.jobs, key, stop)) as views:
+            async for now in views:
+                yield (gr.Button(visible=now.is_over), gr.Button(visible=not now.is_over), *_shown(schema, now))
+
+    async def _cancel(self, request: gr.Request) -> None:
+        """End the run."""
+        if (stop := self._stops.get(request.session_hash or "")) is not None:
+            stop.set()
+
+
+_NONE = (
+    '<div class="nothing"><p>This server has no workflows.</p><p>A compose file adds some, and so does '
+    "<code>model-compose up -f summarise</code>.</p></div>"
+)
+
+
+def _shown(schema: Schema, now: Progress) -> tuple[str, str, str]:
+    return diagram(schema.jobs, now.states), jobs_shown(now), result(now)
+
+
+def _about(card: WorkflowCard) -> str:
+    title = escape(card.title or readable(card.workflow_id))
+    model = f'<p class="as-model">For OpenAI clients it is the model <code>{escape(card.model)}</code>.</p>'
+    return f"<h2>{title}</h2><p>{escape(card.description or '')}</p>{model}"
+
+
+def _component(workflow: str, field: Field) -> gr.components.Component:
+    common: dict[str, Any] = {
+        "label": field.label,
+        "info": field.help,
+        "key": f"{workflow}/{field.name}",
+        "elem_id": f"input-{field.name}",
+    }
+    match field.kind:
+        case "number":
+            precision = 0 if field.type == "integer" else None
+            return gr.Number(None, placeholder=field.hint, precision=precision, **common)
+        case "check":
+            return gr.Checkbox(bool(field.start), **common)
+        case "choice":
+            return gr.Dropdown(list(field.choices), value=field.start, **common)
+        case _:
+            return gr.Textbox(placeholder=field.hint, lines=3, max_lines=14, **common)
