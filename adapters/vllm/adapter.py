@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +18,7 @@ from ..events import Accepted, Event, Usage
 from ..relay import RelayRequest, Route
 from .body import body_of
 from .decode import StreamDecoder
+from .limits import TOKENIZE, limited
 from .pool import Asking, Pool
 from .relay import StreamRelay, whole_answer
 from .replica import UpstreamModel
@@ -77,7 +79,7 @@ class UpstreamAdapter:
         return {id: id for id in self._known} | self._given
 
     def _card(self, name: str, model: str) -> ModelCard:
-        found = next((replica.models[model] for replica in self.pool.replicas if model in replica.models), None)
+        found = self._found(model)
         counters = self._counts[name].counters()
         state = self._condition(model)
         if found is None:
@@ -90,6 +92,13 @@ class UpstreamAdapter:
             state=state,
             counters=counters,
         )
+
+    def _found(self, model: str) -> UpstreamModel | None:
+        return next((replica.models[model] for replica in self.pool.replicas if model in replica.models), None)
+
+    def _context(self, model: str) -> int | None:
+        found = self._found(model)
+        return None if found is None else found.max_model_len
 
     def _condition(self, model: str | None) -> ModelState:
         """What a model's servers do, all of them together."""
@@ -119,6 +128,7 @@ class UpstreamAdapter:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """The answer's events, `Accepted` first; raises what `Pool.pieces` does, and UnsupportedParameter."""
         model = self._upstream_name(request.model)
+        request = await limited(request, model, self._context(model), partial(self._count, model))
         route: Route = "chat/completions" if request.is_chat else "completions"
         asking = Asking(model=model, route=route, body=body_of(request, model), is_stream=True)
         decoder = StreamDecoder(request.n * max(1, len(request.prompts)), is_chat=request.is_chat)
@@ -137,6 +147,9 @@ class UpstreamAdapter:
                 if isinstance(event, Usage):
                     counting.complete(event)
                 yield event
+
+    async def _count(self, model: str, body: bytes) -> bytes:
+        return await self.pool.whole(Asking(model=model, route=TOKENIZE, body=body, is_stream=False))
 
     def relay(self, request: RelayRequest) -> RelayedAnswer:
         """The answer to a request that is handed on as it is; raises ModelNotFound, ModelUnavailable."""

@@ -61,13 +61,18 @@ def _chat(request: GenerationRequest) -> Iterator[tuple[str, Any]]:
             yield "parallel_tool_calls", False
     if request.reasoning_effort is not None:
         yield "reasoning_effort", request.reasoning_effort
+    yield from template_fields(request)
+    if request.logprobs is not None:
+        yield "logprobs", True
+        yield "top_logprobs", request.logprobs
+
+
+def template_fields(request: GenerationRequest) -> Iterator[tuple[str, Any]]:
+    """What is said to the model's chat template."""
     kwargs = dict(request.chat_template_kwargs)
     yield from [(name, kwargs.pop(name)) for name in _OF_THE_TEMPLATE if name in kwargs]
     if kwargs:
         yield "chat_template_kwargs", kwargs
-    if request.logprobs is not None:
-        yield "logprobs", True
-        yield "top_logprobs", request.logprobs
 
 
 def _completion(request: GenerationRequest) -> Iterator[tuple[str, Any]]:
@@ -88,7 +93,7 @@ def _tool_choice(request: GenerationRequest) -> Any:
 
 def _sampling(sampling: Sampling) -> Iterator[tuple[str, Any]]:
     if sampling.max_length is not None:
-        raise UnsupportedParameter.named("max_length", "this model's server counts new tokens only; give max_tokens.")
+        raise UnsupportedParameter.named("max_length", "this model's server cannot count the prompt; give max_tokens.")
     for name in _SAME:
         value = getattr(sampling, name)
         if value != getattr(_DEFAULTS, name):

@@ -46,18 +46,20 @@ class Endpoint:
         self._is_closed = False
 
     def post(self, route: str, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
-        """The bytes of a request with a JSON body to a route of OpenAI's."""
+        """The bytes of a request with a JSON body to a route of OpenAI's, or with a slash to one above those."""
         head = self._posts.get(route)
         if head is None:
-            head = f"POST {self.prefix}/{route} HTTP/1.1\r\n".encode() + self._always
+            head = f"POST {self._path(route)} HTTP/1.1\r\n".encode() + self._always
             head = self._posts[route] = head + b"content-type: application/json\r\n"
         more = b"".join([b"%b: %b\r\n" % header for header in headers]) if headers else b""
         return b"%b%bcontent-length: %d\r\n\r\n%b" % (head, more, len(body), body)
 
     def get(self, path: str) -> bytes:
         """The bytes of a request for `models`, a route of OpenAI's, or for `/health`, which is above those."""
-        whole = self._root + path if path.startswith("/") else f"{self.prefix}/{path}"
-        return b"GET %b HTTP/1.1\r\n%baccept: application/json\r\n\r\n" % (whole.encode(), self._always)
+        return b"GET %b HTTP/1.1\r\n%baccept: application/json\r\n\r\n" % (self._path(path).encode(), self._always)
+
+    def _path(self, route: str) -> str:
+        return self._root + route if route.startswith("/") else f"{self.prefix}/{route}"
 
     async def ask(self, request: bytes) -> Connection:
         """The connection on which `request` was sent and the head of its answer has come; raises Trouble.

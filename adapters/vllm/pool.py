@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from functools import lru_cache
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 
@@ -31,7 +31,7 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     """A request as the servers get it: `model` is their name for the model, and the one in `body`."""
 
     model: str
-    route: Route
+    route: Route | Literal["/tokenize"]
     body: bytes
     is_stream: bool
     headers: tuple[tuple[bytes, bytes], ...] = ()

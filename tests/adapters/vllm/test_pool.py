@@ -31,7 +31,7 @@ from scripted_upstream import (
     whole,
 )
 
-from modelcompose.adapters.base import GenerationRequest, ModelState
+from modelcompose.adapters.base import GenerationRequest, ModelState, Sampling
 from modelcompose.adapters.errors import ComposeError, ConfigError, ModelUnavailable, UpstreamError
 from modelcompose.adapters.events import Event, TextDelta, collect
 from modelcompose.adapters.vllm import replica
@@ -315,7 +315,7 @@ def completion(asked: Asked) -> list[Step]:
 
 async def test_several_prompts_with_several_answers() -> None:
     async with upstream(completion) as server, reached(server) as adapter:
-        request = GenerationRequest(model=NAME, prompts=("a", (1, 2)), n=2)
+        request = GenerationRequest(model=NAME, prompts=("a", (1, 2)), n=2, sampling=Sampling(max_tokens=1))
         answers = await collect(adapter.generate(request))
         assert [choice.text for choice in answers.choices] == ["0", "1", "2", "3"]
         assert server.asked[0].path == "/v1/completions"
