@@ -5,10 +5,12 @@
 #   TORCH_INDEX=URL      where PyTorch comes from, if not from pip's usual index. That one has the CUDA build for Linux,
 #                        several GB; https://download.pytorch.org/whl/cpu has one without CUDA, a tenth of that
 #   PIP_ARGS="..."       goes to every pip install
+#   CHROMIUM=PATH        the browser of make test-web
 
 PYTHON ?= python3
 VENV ?= .venv
 VLLM_VENV ?= .venv-vllm
+CHROMIUM ?= /usr/bin/chromium
 ARGS ?=
 TORCH_INDEX ?=
 PIP_ARGS ?=
@@ -17,7 +19,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL = PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install --quiet \
 	--disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help serve install test test-vllm check format model clean
+.PHONY: help serve install test test-vllm test-web check format model clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +34,9 @@ test: $(VENV)/installed-dev  ## run the tests (ARGS goes to pytest)
 
 test-vllm: $(VENV)/installed-dev $(VLLM_VENV)/installed  ## test with the real vLLM, on CPUs, in an environment of its own
 	VLLM_ENVIRONMENT=$(VLLM_VENV) $(BIN)/python -m pytest -p no:cacheprovider tests/vllm tests/adapters/vllm $(ARGS)
+
+test-web: $(VENV)/installed-web $(CHROMIUM)  ## test the Web UI in Chromium, which is installed on Debian and Ubuntu (ARGS="--pictures" renews docs/images)
+	CHROMIUM=$(CHROMIUM) $(BIN)/python -m pytest -p no:cacheprovider tests/web $(ARGS)
 
 check: $(VENV)/installed-dev  ## lint, format and types, without changing anything
 	$(BIN)/ruff check .
@@ -63,6 +68,19 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@echo "Installing the tools for development ..."
 	@$(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
 	@touch $@
+
+$(VENV)/installed-web: $(VENV)/installed-dev
+	@echo "Installing what drives a browser ..."
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[dev,web]'
+	@touch $@
+
+$(CHROMIUM):
+	@command -v apt-get > /dev/null || { \
+		echo "There is no $(CHROMIUM). Install Chromium, or name yours: make test-web CHROMIUM=/path/to/chromium" >&2; exit 1; }
+	@echo "Installing Chromium with apt-get ..."
+	@as=; test "$$(id -u)" = 0 || as=sudo; export DEBIAN_FRONTEND=noninteractive; \
+		{ $$as apt-get update -qq && $$as apt-get install -y -qq --no-install-recommends chromium; } > /dev/null || { \
+		echo "Chromium could not be installed; do it by hand, or name another: make test-web CHROMIUM=/path" >&2; exit 1; }
 
 # vLLM for CPUs wants one exact PyTorch, which has to be there before pip looks for the rest. What vLLM takes for images
 # and sound comes built for CUDA, does not load without it, and is not needed for text.

@@ -80,7 +80,15 @@ class JsonPiece:
     value: Any
 
 
-News = JobNews | Streaming | TextPiece | JsonPiece
+@dataclass(frozen=True, slots=True)
+class FieldPiece:
+    """A piece of a text that stands under a name in an output, which is told as a whole in the end."""
+
+    field: str
+    text: str
+
+
+News = JobNews | Streaming | TextPiece | JsonPiece | FieldPiece
 
 
 class Run(AbstractAsyncContextManager["Run"], Protocol):
@@ -131,7 +139,8 @@ class Run(AbstractAsyncContextManager["Run"], Protocol):
     def news(self, *, stream: bool | None = None) -> AsyncGenerator[News]:
         """What happens, up to the end; raises the error that ends the run.
 
-        The output comes in pieces if the workflow says so; `stream` says otherwise.
+        The output comes in pieces if the workflow says so; `stream` says otherwise, and True also tells the pieces of a
+        model's answer that is a part of the output.
         """
         ...
 

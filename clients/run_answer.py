@@ -94,6 +94,8 @@ def _told(events: Iterator[ServerEvent]) -> Iterator[Told]:
             case "completed":
                 yield Output(json.loads(event.data)["output"])
                 return
+            case "field":
+                continue  # what belongs into an object is shown with all of it
             case _:
                 yield JsonPiece(json.loads(event.data)) if is_json else TextPiece(event.data)
     raise ModelUnavailable("the connection to the server broke before the run was over")

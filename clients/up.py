@@ -161,9 +161,7 @@ def _http_server(offer: Offer, plan: Plan) -> uvicorn.Server:
     return Server(config)
 
 
-async def _web_ui(
-    plan: Plan, sockets: Sequence[socket.socket], console: Console, loading: asyncio.Task[None]
-) -> None:
+async def _web_ui(plan: Plan, sockets: Sequence[socket.socket], console: Console, loading: asyncio.Task[None]) -> None:
     """Run the Web UI if there is to be one, from when the models are there or take long."""
     if plan.webui is not None:
         await asyncio.wait({loading}, timeout=SECONDS_BEFORE_WEB_UI)

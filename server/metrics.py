@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from ..adapters.base import ModelCard
+from .memory import Memory
 from .record import Record
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -33,6 +34,7 @@ class Metrics:
         self._registry.register(_Models(cards))
         self._answered = _Answered()
         self._registry.register(self._answered)
+        self._registry.register(Memory())
 
     def observe(self, record: Record, now: float) -> None:
         """Count a request that ended at the time `now`."""

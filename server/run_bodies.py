@@ -26,7 +26,8 @@ class RunBody(BaseModel):
         bool | None,
         Field(
             description="True sends a text piece by piece, whatever the file says, and news: of the jobs "
-            "(`event: job`) and of what the pieces are (`event: output`). False sends everything at the end. "
+            "(`event: job`), of what the pieces are (`event: output`), and, if the output is an object with a model's "
+            "answer in it, the pieces of that (`event: field`). False sends everything at the end. "
             "If left out, the workflow decides."
         ),
     ] = None

@@ -9,7 +9,7 @@ import re
 
 import msgspec
 
-from ..adapters.runs import JobNews, JsonPiece, News, TextPiece
+from ..adapters.runs import FieldPiece, JobNews, JsonPiece, News, TextPiece
 from .tasks import Task
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -30,6 +30,8 @@ class EventEncoder:
                 return self._form("text") + _event("", self._lines(text))
             case JsonPiece(value=value):
                 return self._form("json") + _event("", [msgspec.json.encode(value).decode()])
+            case FieldPiece():
+                return _event("field", [msgspec.json.encode(news).decode()])
             case JobNews():
                 return _event("job", [msgspec.json.encode(news).decode()])
             case _:

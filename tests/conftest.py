@@ -18,3 +18,4 @@ collect_ignore = [] if os.environ.get("VLLM_ENVIRONMENT") else ["vllm", "adapter
 
 hypothesis.settings.register_profile("shared-machine", deadline=None)
 hypothesis.settings.load_profile("shared-machine")
+collect_ignore += [] if os.environ.get("CHROMIUM") else ["web"]

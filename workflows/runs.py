@@ -8,7 +8,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..adapters.events import Usage
-from ..adapters.runs import InputCard, JobCard, JobNews, JsonPiece, News, RunState, Streaming, TextPiece, WorkflowCard
+from ..adapters.runs import (
+    FieldPiece,
+    InputCard,
+    JobCard,
+    JobNews,
+    JsonPiece,
+    News,
+    RunState,
+    Streaming,
+    TextPiece,
+    WorkflowCard,
+)
 from .components.streams import ItemStream, ModelStream, Stream, is_sent_as_stream
 from .graph import component_of, default_workflow, plan
 from .jobs import JobFinished, JobStarted, Outcome
@@ -140,6 +151,10 @@ class WorkflowRun:
             yield Streaming()
             async with aclosing(found.items()) as items:
                 async for item in items:
+        elif stream and (name := _field(tree)) is not None:
+            async with aclosing(tree[name].items()) as items:
+                async for item in items:
+                    yield FieldPiece(name, item)
                     yield _piece(item, found)
         await self._run.value()
 
@@ -150,6 +165,14 @@ def _sent(tree: Any, wanted: bool | None) -> Stream | None:
         tree = tree.declared("text")
     is_sent = wanted is not False and is_sent_as_stream(tree)
     return tree if is_sent and isinstance(tree, ModelStream | ItemStream) else None
+
+def _field(tree: Any) -> str | None:
+    """The name under which an output has a model's answer that is still being made."""
+    for name, value in tree.items() if isinstance(tree, dict) else ():
+        if isinstance(value, ModelStream) and value.declared("text").form:
+            return str(name)
+    return None
+
 
 
 def _piece(item: Any, stream: Stream) -> TextPiece | JsonPiece:

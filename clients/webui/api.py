@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import msgspec
 
-from ...adapters.runs import InputCard, JobCard, JobNews, JsonPiece, TextPiece, WorkflowCard
+from ...adapters.runs import FieldPiece, InputCard, JobCard, JobNews, JsonPiece, TextPiece, WorkflowCard
 from ...adapters.sse import EventDecoder, ServerEvent
 from .glance import Model
 
@@ -51,7 +51,7 @@ class Ended(msgspec.Struct, frozen=True):
     job: str | None = None
 
 
-Told = Began | JobNews | TextPiece | JsonPiece | Ended
+Told = Began | JobNews | TextPiece | JsonPiece | FieldPiece | Ended
 
 
 class Server:
@@ -154,11 +154,7 @@ class Server:
     async def _request(self, method: str, url: str, key: str, body: object = None) -> httpx2.Response:
         try:
             return await self._client.request(
-                method,
-                url,
-                headers=_headers(key),
-                timeout=SECONDS_TO_ANSWER,
-                **({} if body is None else {"json": body}),
+                method, url, headers=_headers(key), timeout=SECONDS_TO_ANSWER, json=body or None
             )
         except httpx2.TransportError as error:
             why = f": {error}" if str(error) else ""
@@ -185,6 +181,8 @@ def _told(event: ServerEvent, is_json: bool) -> Told:
     match event.name:
         case "job":
             return msgspec.json.decode(event.data, type=JobNews)
+        case "field":
+            return msgspec.json.decode(event.data, type=FieldPiece)
         case "completed" | "failed":
             return _ended(json.loads(event.data))
         case _:

@@ -99,7 +99,7 @@ class ChatPage:
             )
 
     @property
-    def _choices(self) -> list[gr.components.Component]:
+    def _choices(self) -> list[gr.Textbox | gr.Number]:
         return [self._system, self._temperature, self._top_p, self._max_tokens, self._seed, self._stops_at, self._tools]
 
     def _listen(self) -> None:
@@ -155,7 +155,7 @@ class ChatPage:
             conversation,
             kept.dump(),
             "",
-            _hidden(self._send),
+            gr.Button(visible=False),
             gr.Button(visible=True),
             gr.skip(),
         )
@@ -199,7 +199,7 @@ class ChatPage:
         return Kept(model, _chosen(choices), conversation, Kept.load(kept).request).dump()
 
     @property
-    def restored(self) -> list[gr.components.Component]:
+    def restored(self) -> list[gr.blocks.Block]:
         """What `restore` gives the values of."""
         return [self.model, self._thread, self._now, self._export, *self._choices]
 
@@ -223,14 +223,17 @@ class ChatPage:
         ]
 
 
-def _hidden(_button: gr.Button) -> gr.Button:
-    return gr.Button(visible=False)
-
-
 def _chosen(values: list[Any]) -> Choices:
     system, temperature, top_p, max_tokens, seed, stop, tools = values
-    whole = [None if number is None else int(number) for number in (max_tokens, seed)]
-    return Choices(system or "", temperature, top_p, *whole, stop or "", tools or "")
+    return Choices(
+        system=system or "",
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=None if max_tokens is None else int(max_tokens),
+        seed=None if seed is None else int(seed),
+        stop=stop or "",
+        tools=tools or "",
+    )
 
 
 def _export(url: str, body: dict[str, Any], kept: Kept, key: str) -> str:

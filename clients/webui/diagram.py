@@ -33,9 +33,11 @@ class Box(msgspec.Struct, frozen=True):
 
 def layout(jobs: Sequence[JobCard]) -> list[Box]:
     """Where everything stands; each column is centred."""
-    waits = {START: frozenset[str]()} | {job.id: frozenset(job.depends_on) or {START} for job in jobs}
+    waits: dict[str, frozenset[str]] = {START: frozenset()} | {
+        job.id: frozenset(job.depends_on or (START,)) for job in jobs
+    }
     waited_for = frozenset().union(*waits.values())
-    waits[END] = frozenset(waits) - waited_for or {START}
+    waits[END] = frozenset(waits) - waited_for
     titles = {START: ("Input", ""), END: ("Output", "")} | {job.id: (job.id, job.component) for job in jobs}
     columns: dict[str, int] = {}
     for id in _in_order(waits):

@@ -49,7 +49,7 @@ def fields(inputs: Sequence[InputCard]) -> list[Field]:
 
 def _field(card: InputCard) -> Field:
     kind = _KINDS.get(card.type, "text")
-    start = None
+    start: Any = None
     if kind == "check":
         # A check box is always one or the other, so what may be left open is a choice of three.
         if isinstance(card.default, bool):

@@ -58,7 +58,7 @@ def glance(models: Sequence[Model], workflows: Sequence[str], before: Counts | N
     ours = [model for model in models if model.id not in workflows]
     speed = sum(rate(model.id, before, now) for model in ours)
     tiles = [
-        ("Tokens a second", f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}"),
+        ("Tokens a second", f"{speed:,.0f}"),
         ("Running", f"{sum(now.of(model.id, 'running') for model in ours):.0f}"),
         ("Waiting in the queue", f"{sum(now.of(model.id, 'waiting') for model in ours):.0f}"),
         ("Memory", _memory(now.memory)),
@@ -73,7 +73,7 @@ def glance(models: Sequence[Model], workflows: Sequence[str], before: Counts | N
 def _memory(memory: Mapping[str, float]) -> str:
     if not memory:
         return "–"
-    used = memory.get("server", 0.0) + memory.get("models", 0.0)
+    used = memory.get("server", 0.0) + memory.get("children", 0.0)
     return f"{size(used)}<small> of {size(memory.get('machine', 0.0))}</small>"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ...adapters.runs import JobCard, JobNews, JsonPiece, TextPiece
+from ...adapters.runs import FieldPiece, JobCard, JobNews, JsonPiece, TextPiece
 from .api import Began, Ended, Refused, Server, Told
 from .diagram import STATES
 from .forms import readable
@@ -33,6 +33,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     began: dict[str, float] = {}
     times: dict[str, float] = {}
     text: str = ""
+    field: str = ""
     items: tuple[Any, ...] = ()
     output: Any = None
     error: str = ""
@@ -57,6 +58,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
                 return {"states": {**self.states, job: status}, "times": {**self.times, job: passed}}
             case TextPiece(text=text):
                 return {"text": self.text + text}
+            case FieldPiece(field=field, text=text):
+                return {"text": self.text + text, "field": field}
             case JsonPiece(value=value):
                 return {"items": (*self.items, value)}
             case Ended(error=""):
@@ -134,7 +137,7 @@ def result(progress: Progress) -> str:
     elif progress.items:
         parts.append(json_block(list(progress.items)))
     elif progress.text:
-        parts.append(text_shown(progress.text))
+        parts.append(value_shown({progress.field: progress.text} if progress.field else progress.text))
     return "".join(parts)
 
 

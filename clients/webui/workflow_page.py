@@ -30,7 +30,7 @@ class WorkflowPage:
         with gr.Row(elem_id="workflows", equal_height=False):
             with gr.Column(scale=5, min_width=280, elem_classes="main"):
                 self.workflow = gr.Dropdown([], label="Workflow", elem_id="workflow")
-                self._about = gr.HTML(elem_classes="about", apply_default_css=False)
+                self._about = gr.HTML(_NONE, elem_classes="about", apply_default_css=False)
                 self._build_form()
             with gr.Column(scale=6, min_width=280, elem_classes="main"):
                 self._diagram = gr.HTML(apply_default_css=False, elem_id="diagram")
@@ -42,10 +42,10 @@ class WorkflowPage:
         self.workflow.change(self._describe, [self.workflow, self._key], described, **QUIET)
 
     def _build_form(self) -> None:
-        @gr.render(inputs=[self._schema], show_progress="hidden")
-        def show(schema: Schema | None) -> None:
-            if schema is None:
-                return
+        gr.render(inputs=[self._schema], show_progress="hidden")(self._show_form)
+
+    def _show_form(self, schema: Schema | None) -> None:
+        if schema is not None:
             form = fields(schema.input)
             with gr.Column(elem_classes="form-fields"):
                 components = [_component(schema.workflow.workflow_id, field) for field in form]

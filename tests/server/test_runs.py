@@ -276,6 +276,16 @@ async def test_the_client_may_ask_for_a_stream_and_gets_news_of_the_jobs() -> No
     assert last_of(events)["output"] == "pq"
 
 
+async def test_an_answer_within_an_object_is_told_in_pieces_to_those_who_ask() -> None:
+    form = one(chat(), id="w", output={"generated": "${output}", "kind": "chat"})
+    async with serving(form, scripts(m=says("a", "b"))) as server:
+        events = await server.events({"prompt": "x"}, stream=True)
+        whole = await server.run({"prompt": "x"})
+    pieces = [event.data for event in events if event.name == "field"]
+    assert pieces == ['{"field":"generated","text":"a"}', '{"field":"generated","text":"b"}']
+    assert last_of(events)["output"] == whole.json()["output"] == {"generated": "ab", "kind": "chat"}
+
+
 async def test_the_client_may_refuse_a_stream() -> None:
     async with serving(STREAM, scripts(m=says("a", "b"))) as server:
         response = await server.run({"prompt": "x"}, stream=False)

@@ -1,0 +1,147 @@
+"""The Web UI of a server that has everything to show, and what somebody does there."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import yaml
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Locator, Page, expect
+from seeds_documents import EXAMPLES
+from served import Served
+
+KEY = "a-key-of-the-tests"
+SECONDS_TO_START = 60
+DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 780}
+
+CHAT, TEXT, STREAM = "Generate Chat Messages", "Generate Text from Prompt", "Chat with vLLM server"
+"""The titles of the workflows of the documents this program grew from."""
+
+MORE = """
+components:
+  - {id: talker, type: model, task: chat-completion, model: bundled}
+  - id: endless
+    type: model
+    task: chat-completion
+    model: bundled
+    params: {min_output_length: 2500, max_output_length: 2600}
+  - {id: broken, type: shell, command: "echo this was bound to fail >&2; exit 3"}
+  - {id: counter, type: shell, command: "printf %s ${input.text} | wc -w", output: "${result.stdout as integer}"}
+workflows:
+  - {id: endless, component: endless}
+  - id: broken
+    title: Bound to fail
+    jobs:
+      - {id: first, component: counter, input: {text: a}}
+      - {id: second, component: broken, depends_on: [first]}
+  - id: weigh
+    title: Pros and cons
+    description: Asks what speaks for something and what speaks against it, counts the words of both, and weighs them.
+    jobs:
+      - id: pros
+        component: talker
+        input:
+          user_prompt: What are the advantages of ${input.topic @(What is to be weighed)}?
+      - id: cons
+        component: talker
+        input:
+          user_prompt: What are the disadvantages of ${input.topic}?
+      - {id: words, component: counter, input: {text: "${jobs.pros.output} ${jobs.cons.output}"}}
+      - id: advice
+        component: talker
+        input:
+          user_prompt: |
+            These are the advantages: ${jobs.pros.output}
+            These are the disadvantages: ${jobs.cons.output}
+            What do you recommend?
+    output:
+      advice: ${jobs.advice.output}
+      pros: ${jobs.pros.output}
+      cons: ${jobs.cons.output}
+      words: ${jobs.words.output as text}
+"""
+
+
+class Site(NamedTuple):
+    """A server, the port of its Web UI, and what the tests' browser keeps once it has the key."""
+
+    server: Served
+    url: str
+
+
+def compose_file(port: int) -> str:
+    """The three examples as one file: the bundled model for theirs, and this server for vLLM's."""
+    whole: dict[str, Any] = yaml.safe_load(MORE)
+    for file in sorted(EXAMPLES.rglob("model-compose.yml")):
+        form = yaml.safe_load(file.read_text(encoding="utf-8"))
+        component, workflow = form["component"], form["workflow"]
+        component["id"] = workflow["component"] = workflow["id"] = file.parent.name
+        if component["type"] == "model":
+            component["model"] = "bundled"
+        else:
+            for key in ("install", "start", "port"):
+                del component[key]
+            component |= {"type": "http-client", "base_url": f"http://127.0.0.1:{port}"}
+            component["headers"]["Authorization"] = f"Bearer {KEY}"
+            component["body"]["model"] = "bundled"
+        whole["components"].append(component)
+        whole["workflows"].insert(0, workflow)
+    (chat,) = [each for each in whole["workflows"] if each.get("title") == CHAT]
+    chat["default"] = True
+    return str(yaml.safe_dump(whole, sort_keys=False))
+
+
+def wait_until(server: Served, said: str) -> None:
+    """Wait until the server has said something."""
+    deadline = time.monotonic() + SECONDS_TO_START
+    while said not in server.output:
+        assert time.monotonic() < deadline, server.output
+        time.sleep(0.1)
+
+
+def ask(page: Page, text: str) -> Locator:
+    """Send a message; its answer when it is whole."""
+    count = page.locator("article.answer").count()
+    send(page, text)
+    answer = page.locator("article.answer").nth(count)
+    expect(answer.locator(".foot")).to_be_visible()
+    return answer
+
+
+def send(page: Page, text: str) -> None:
+    page.get_by_label("Message", exact=True).fill(text)
+    page.keyboard.press("Enter")
+
+
+def choose(page: Page, label: str, value: str) -> None:
+    """Choose from a list."""
+    field = page.get_by_label(label, exact=True)
+    field.click()
+    page.get_by_role("option", name=value, exact=True).click()
+    expect(field).to_have_value(value)
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def open_workflow(page: Page, title: str) -> None:
+    """Choose a workflow, and wait for its form."""
+    open_tab(page, "Workflows")
+    choose(page, "Workflow", title)
+    expect(page.locator(".about h2")).to_have_text(title)
+    expect(page.get_by_role("button", name="Run Workflow")).to_be_visible()
+
+
+def run(page: Page) -> Locator:
+    """Run the workflow; what has come of it when it is over."""
+    page.get_by_role("button", name="Run Workflow").click()
+    expect(page.locator(".run-state.completed, .run-state.failed, .run-state.cancelled")).to_be_visible()
+    return page.locator("#result")
+
+
+def violations(page: Page) -> list[str]:
+    """What axe-core finds wrong for people who use a keyboard or a screen reader."""
+    found = Axe().run(page).response["violations"]
+    return [f"{each['id']}: {node['html'][:150]}" for each in found for node in each["nodes"]]

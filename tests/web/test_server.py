@@ -1,0 +1,154 @@
+"""The page for the server, what all pages have in common, and the Web UI's process."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+import psutil
+import pytest
+import served
+from browsing import KEY, PHONE, Site, ask, choose, open_tab, open_workflow, run, violations, wait_until
+from playwright.sync_api import Browser, Page, expect
+from served import a_free_port, serving
+
+EVERYTHING = ("Chat", "Workflows", "Server")
+
+
+def test_a_model_is_unloaded_and_loaded(page: Page, site: Site) -> None:
+    open_tab(page, "Server")
+    card = page.locator(".card").filter(has_text="bundled")
+    expect(card.locator(".pill")).to_have_text("Ready")
+    expect(page.locator(".tile").filter(has_text="Memory")).to_contain_text(re.compile(r"[\d.]+ [MG]B of [\d.]+ GB"))
+    card.get_by_role("button", name="Unload bundled").click()
+    expect(card.locator(".pill")).to_have_text("Idle")
+    assert site.server.state() == "unloaded"
+    card.get_by_role("button", name="Load bundled").click()
+    expect(card.locator(".pill")).to_have_text("Loading")
+    expect(card.locator(".pill")).to_have_text("Ready")
+
+
+def test_tokens_a_second_and_the_queue_are_shown(page: Page) -> None:
+    choose(page, "Model or workflow", "endless")
+    page.get_by_label("Message", exact=True).fill("Write a story.")
+    page.keyboard.press("Enter")
+    expect(page.locator("article.answer .md")).to_be_visible()
+    open_tab(page, "Server")
+    expect(page.locator(".tile").filter(has_text="Running").locator("dd")).to_have_text("1")
+    expect(page.locator(".tile").filter(has_text="Tokens a second").locator("dd")).to_have_text(re.compile("^[1-9]"))
+    open_tab(page, "Chat")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".figures")).to_contain_text("stopped")
+
+
+def visit(page: Page, name: str) -> None:
+    open_tab(page, name)
+    expect(page.locator({"Chat": "#thread", "Workflows": "#run", "Server": ".card"}[name]).first).to_be_visible()
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_a_screen_reader_finds_nothing_wrong(page: Page, name: str, colours: str) -> None:
+    if colours == "dark":
+        page.get_by_role("button", name="Light or dark").click()
+    if name == "Chat":
+        choose(page, "Model or workflow", "bundled")
+        ask(page, "Write a Python function that adds two numbers.")
+    visit(page, name)
+    if name == "Workflows":
+        page.get_by_label("User prompt (required)").fill("What is the capital of France?")
+        run(page)
+    assert violations(page) == []
+
+
+@pytest.mark.window(is_stranger=True)
+def test_the_question_for_the_key_is_accessible(page: Page) -> None:
+    assert violations(page) == []
+
+
+@pytest.mark.window(viewport=PHONE, has_touch=True, is_mobile=True)
+def test_all_pages_on_a_phone(page: Page) -> None:
+    choose(page, "Model or workflow", "bundled")
+    expect(page.get_by_label("System prompt")).to_be_hidden()
+    page.get_by_role("button", name="Settings").first.click()
+    expect(page.get_by_label("System prompt")).to_be_visible()
+    page.get_by_role("button", name="Settings").first.click()
+    ask(page, "What is the capital of France?")
+    for name in EVERYTHING:
+        visit(page, name)
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        assert violations(page) == []
+
+
+@pytest.mark.window(color_scheme="dark")
+def test_the_system_says_light_or_dark_unless_someone_chose(page: Page) -> None:
+    expect(page.locator("body")).to_have_class(re.compile("dark"))
+    page.get_by_role("button", name="Light or dark").click()
+    page.reload()
+    page.locator("#thread").wait_for()
+    page.wait_for_timeout(700)
+    expect(page.locator("body")).not_to_have_class(re.compile("dark"))
+
+
+def test_nothing_leaves_this_machine(page: Page, site: Site) -> None:
+    for name in EVERYTHING:
+        visit(page, name)
+    (web_ui,) = [
+        each for each in site.server.engines() if "modelcompose.clients.webui" in " ".join(each.cmdline())[-120:]
+    ][-1:]
+    assert {"GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE"} <= web_ui.environ().keys()
+    assert "MODEL_COMPOSE_API_KEY" not in web_ui.environ()
+    others = {each.raddr.ip for each in web_ui.net_connections("inet") if each.raddr}
+    assert others <= {"127.0.0.1"}
+    # The `trouble` fixture looks at what the browser asks for.
+
+
+def test_the_pictures_of_the_documentation(browser: Browser, site: Site, page: Page, pictures: Path) -> None:
+    page.get_by_label("Temperature").fill("0")
+    choose(page, "Model or workflow", "bundled")
+    ask(page, "Explain quantum computing in simple terms.")
+    ask(page, "Write a Python function that adds two numbers.")
+    page.mouse.move(0, 0)
+    picture(page, pictures / "webui-chat.png")
+    open_workflow(page, "Pros and cons")
+    page.get_by_label("Topic (required)").fill("local AI models")
+    run(page)
+    picture(page, pictures / "webui-workflows.png")
+    visit(page, "Server")
+    page.wait_for_timeout(2500)
+    picture(page, pictures / "webui-server.png")
+
+
+def picture(page: Page, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    page.evaluate("document.activeElement.blur()")
+    page.wait_for_timeout(300)
+    page.screenshot(path=path, animations="disabled")
+    assert path.stat().st_size > 20_000
+
+
+def test_a_taken_port_leaves_the_server_alone(tmp_path: Path) -> None:
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        socket.create_server(("127.0.0.1", 0)) as taken,
+    ):
+        patched.delitem(served.ENVIRONMENT, "MODEL_COMPOSE_NO_WEBUI")
+        port = taken.getsockname()[1]
+        with serving(tmp_path, a_free_port(), "--webui-port", str(port)) as server:
+            server.wait_until_ready()
+            wait_until(server, f"There is no Web UI: port {port} is taken by another program")
+            assert server.client().models.list().data[0].id == "bundled"
+
+
+def test_it_ends_with_the_server_and_its_end_is_told(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delitem(served.ENVIRONMENT, "MODEL_COMPOSE_NO_WEBUI")
+        with serving(tmp_path, a_free_port(), "--webui-port", "0", "--api-key", KEY) as server:
+            wait_until(server, "\nWeb UI: http")
+            started = server.engines()
+            page = [each for each in started if each.cmdline()[1:4] == ["-P", "-m", "modelcompose.clients.webui"]]
+            assert len(page) == 1
+            server.process.kill()
+            _, alive = psutil.wait_procs(started, timeout=10)
+            assert alive == []

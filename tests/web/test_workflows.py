@@ -1,0 +1,89 @@
+"""The page for workflows."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from browsing import CHAT, STREAM, TEXT, Site, choose, open_tab, open_workflow, run
+from playwright.sync_api import Page, expect
+
+
+def test_the_chat_workflow_of_the_documents(page: Page) -> None:
+    open_workflow(page, CHAT)
+    expect(page.locator(".about")).to_contain_text("Generate chat messages based on a given role message")
+    expect(page.get_by_text("System message defining the assistant's role and behavior")).to_be_visible()
+    page.get_by_label("System prompt").fill("You are a helpful AI assistant.")
+    page.get_by_label("User prompt (required)").fill("Explain quantum computing in simple terms.")
+    result = run(page)
+    expect(result.get_by_role("heading", name="Generated")).to_be_visible()
+    expect(result).to_contain_text("qubit")
+
+
+def test_the_text_workflow_of_the_documents(page: Page) -> None:
+    open_workflow(page, TEXT)
+    page.get_by_label("Prompt (required)").fill("Once upon a time in a distant galaxy")
+    expect(run(page).locator(".output")).to_contain_text("Once upon a time in a distant galaxy")
+
+
+def test_the_streaming_workflow_of_the_documents(page: Page) -> None:
+    open_workflow(page, STREAM)
+    expect(page.get_by_label("Temperature")).to_have_attribute("placeholder", "0.7")
+    page.get_by_label("Prompt (required)").fill("Explain the benefits of local AI models")
+    page.get_by_label("Temperature").fill("0.2")
+    page.get_by_role("button", name="Run Workflow").click()
+    lengths = set()
+    while not page.locator(".run-state.completed").count():
+        shown = page.locator("#result .plain, #result .md")
+        lengths.add(len(shown.inner_text()) if shown.count() else 0)
+        time.sleep(0.03)
+    assert len(lengths) > 3
+
+
+def test_what_is_missing_is_named(page: Page) -> None:
+    open_workflow(page, CHAT)
+    page.get_by_role("button", name="Run Workflow").click()
+    expect(page.get_by_role("alert")).to_have_text("Please fill in: User prompt")
+
+
+def test_jobs_and_their_order_are_drawn_and_followed(page: Page) -> None:
+    open_workflow(page, "Pros and cons")
+    drawing = page.get_by_role("img", name="Jobs: pros; cons; words after pros and cons; advice after pros and cons")
+    expect(drawing).to_be_visible()
+    page.get_by_label("Topic (required)").fill("local AI models")
+    run(page)
+    expect(page.locator("#jobs li small")).to_have_text([re.compile("^done")] * 4)
+    expect(page.locator("#diagram .completed")).to_have_count(4)
+    expect(page.locator("#result h3")).to_have_text(["Advice", "Pros", "Cons", "Words"])
+
+
+def test_a_run_that_fails_says_why_and_where(page: Page) -> None:
+    open_workflow(page, "Bound to fail")
+    result = run(page)
+    expect(result.get_by_role("alert")).to_contain_text("this was bound to fail")
+    expect(page.locator("#diagram .failed title")).to_have_text("second")
+
+
+def test_cancel_ends_the_run_and_the_engine(page: Page, site: Site) -> None:
+    before = site.server.count("cancelled")
+    open_workflow(page, "Endless")
+    page.get_by_label("User prompt (required)").fill("Write a story.")
+    page.get_by_role("button", name="Run Workflow").click()
+    expect(page.locator("#result .plain, #result .md")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".run-state.cancelled")).to_be_visible()
+    deadline = time.monotonic() + 10
+    while site.server.count("running") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (site.server.count("running"), site.server.count("cancelled")) == (0, before + 1)
+    expect(page.get_by_role("button", name="Run Workflow")).to_be_visible()
+
+
+@pytest.mark.window(viewport={"width": 390, "height": 780})
+def test_the_form_on_a_phone(page: Page) -> None:
+    open_tab(page, "Workflows")
+    choose(page, "Workflow", TEXT)
+    page.get_by_label("Prompt (required)").fill("Once upon a time")
+    expect(run(page).locator(".output")).to_contain_text("Once upon a time")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
