@@ -30,7 +30,7 @@ serve: $(VENV)/installed  ## install, then serve the bundled model on http://127
 install: $(VENV)/installed-dev  ## make .venv with the exact versions of constraints.txt, and the tools for development
 
 test: $(VENV)/installed-dev  ## run the tests (ARGS goes to pytest)
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
 
 test-vllm: $(VENV)/installed-dev $(VLLM_VENV)/installed  ## test with the real vLLM, on CPUs, in an environment of its own
 	VLLM_ENVIRONMENT=$(VLLM_VENV) $(BIN)/python -m pytest -p no:cacheprovider tests/vllm tests/adapters/vllm $(ARGS)

@@ -37,8 +37,10 @@ def run(options: ChatOptions) -> int:
     """Chat until the input ends; the exit code is 0, 1 if a server or an answer could not be had, 130 after Ctrl-C."""
     console = open_console()
     try:
-        with _server(options, console) as (url, model):
-            client = openai.OpenAI(base_url=url, api_key=options.api_key or "none")
+        with (
+            _server(options, console) as (url, model),
+            openai.OpenAI(base_url=url, api_key=options.api_key or "none") as client,
+        ):
             conversation = Conversation(client, model, options.system, options.temperature, options.max_tokens)
             if sys.stdin.isatty():
                 talk(conversation, url, options.api_key)
@@ -101,8 +103,7 @@ def _own_model(wanted: str | None) -> tuple[list[str], str | None]:
     """
     compose = read_if_there(ComposeOptions())
     if compose is not None:
-        from ..workflows.graph import workflow_of
-        from ..workflows.model import model_name
+        from ..workflows.graph import model_name, workflow_of
 
         named = {model_name(each): each for each in compose.file.workflows}
         if wanted is None or wanted in named:

@@ -62,7 +62,7 @@ class Plan:
         """The names that the workflows have as models."""
         if self.compose is None:
             return ()
-        from ..workflows.model import model_name
+        from ..workflows.graph import model_name
 
         return tuple(map(model_name, self.compose.file.workflows))
 

@@ -29,6 +29,8 @@ ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if name != "MODEL_COMPOSE_API_KEY"},
     "PYTHONPATH": str(ROOT / "typings"),
     "HF_HUB_OFFLINE": "1",
+    # It has tests of its own, and takes seconds to start.
+    "MODEL_COMPOSE_NO_WEBUI": "1",
     # So that no command finds a server that is not the tests' own.
     "XDG_STATE_HOME": STATE.name,
     # Threads that wait for each other are slow beyond measure where the cores have other work as well.

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from served import ENVIRONMENT, ROOT, run_command
+from commands import call
+from served import ENVIRONMENT, ROOT
 
 if TYPE_CHECKING:
     from served import Served
@@ -68,7 +69,7 @@ def test_its_make_targets_exist() -> None:
 
 @cache
 def help_of(command: str) -> str:
-    return run_command(command, "--help").stdout
+    return call(command, "--help").stdout
 
 
 @pytest.mark.parametrize("line", shell_lines("model-compose"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -13,7 +12,7 @@ from ..adapters.base import GenerationRequest, ModelCard, ModelCounters, ModelSt
 from ..adapters.events import Accepted, Event, Finish, ReasoningDelta, TextDelta, Usage
 from .asking import input_of, single, taken_by
 from .components.streams import ItemStream, ModelStream
-from .graph import component_of, plan
+from .graph import component_of, model_name, plan
 from .jobs import JobFinished, JobStarted, JobText, Outcome
 from .narration import Narration
 from .run import Run
@@ -22,7 +21,6 @@ from .saying import is_models_own, refuse, said
 from .schema import Workflow
 
 _NEED_NO_MODEL = ("shell", "http-client")
-_UNNAMED = "default"
 
 
 class WorkflowModel:
@@ -118,15 +116,6 @@ class WorkflowModel:
 def workflow_models(runner: Runner) -> list[WorkflowModel]:
     """Every workflow of a runner's file."""
     return [WorkflowModel(runner, workflow) for workflow in runner.file.workflows]
-
-
-def model_name(workflow: Workflow) -> str:
-    """`openai.model`, else the id, else the title as a slug."""
-    if workflow.openai.model is not None:
-        return workflow.openai.model
-    if workflow.id != _UNNAMED or workflow.title is None:
-        return workflow.id
-    return re.sub(r"\W+", "-", workflow.title.lower()).strip("-") or workflow.id
 
 
 def _left(request: GenerationRequest, taken: frozenset[str]) -> GenerationRequest:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .graph import action_of, component_of, default_workflow, workflow_of
-from .model import model_name
+from .graph import action_of, component_of, default_workflow, model_name, workflow_of
 from .schema import BaseModelComponent, Component, ComposeFile, NamedModel, Workflow, WorkflowAction
 
 

@@ -21,9 +21,8 @@ from ..adapters.runs import (
     WorkflowCard,
 )
 from .components.streams import ItemStream, ModelStream, Stream, is_sent_as_stream
-from .graph import component_of, default_workflow, plan
+from .graph import component_of, default_workflow, model_name, plan
 from .jobs import JobFinished, JobStarted, Outcome
-from .model import model_name
 from .run import Run
 from .runner import Runner
 from .schema import Workflow
@@ -151,11 +150,11 @@ class WorkflowRun:
             yield Streaming()
             async with aclosing(found.items()) as items:
                 async for item in items:
+                    yield _piece(item, found)
         elif stream and (name := _field(tree)) is not None:
             async with aclosing(tree[name].items()) as items:
                 async for item in items:
                     yield FieldPiece(name, item)
-                    yield _piece(item, found)
         await self._run.value()
 
 
@@ -166,13 +165,13 @@ def _sent(tree: Any, wanted: bool | None) -> Stream | None:
     is_sent = wanted is not False and is_sent_as_stream(tree)
     return tree if is_sent and isinstance(tree, ModelStream | ItemStream) else None
 
+
 def _field(tree: Any) -> str | None:
     """The name under which an output has a model's answer that is still being made."""
     for name, value in tree.items() if isinstance(tree, dict) else ():
         if isinstance(value, ModelStream) and value.declared("text").form:
             return str(name)
     return None
-
 
 
 def _piece(item: Any, stream: Stream) -> TextPiece | JsonPiece:

@@ -13,19 +13,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import psutil
+import pytest
 import uvicorn
-from scripted import ScriptedAdapter
-from served import COMMAND, ENVIRONMENT, a_free_port, run_command
+from commands import call
+from scripted import ScriptedAdapter, Step, says
+from served import COMMAND, ENVIRONMENT, a_free_port
 
+from modelcompose.adapters.base import GenerationRequest
+from modelcompose.adapters.errors import ContextLengthExceeded
 from modelcompose.adapters.events import TextDelta
 from modelcompose.server.app import create_app
 from modelcompose.server.settings import Settings
-
-if TYPE_CHECKING:
-    from served import Served
 
 SECONDS = 40
 ESCAPES = re.compile(r"\x1b\[[?0-9;]*[a-zA-Z]")
@@ -89,29 +90,6 @@ def _take_the_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def test_a_chat_streams_keeps_its_history_and_ends_with_ctrl_d(served: Served) -> None:
-    with at_a_terminal("bundled", "--url", f"{served.url}/v1", "--temperature", "0", "--max-tokens", "20") as keyboard:
-        keyboard.see("bundled at .*> ")
-        keyboard.type("Hello!\r")
-        first = keyboard.see("\n> ")
-        assert len(first.split("Hello!", 1)[1].strip()) > 2
-        keyboard.type("/retry\r")
-        again = keyboard.see("\n> ")
-        assert again.split("/retry", 1)[1].strip() == first.split("Hello!", 1)[1].strip()
-        keyboard.type("/system Answer as a pirate.\r")
-        keyboard.see("System prompt: Answer as a pirate.*> ")
-        keyboard.type("/model nothing\r")
-        keyboard.see(r"There is no model 'nothing'.*\* bundled.*> ")
-        keyboard.type("/nonsense\r")
-        keyboard.see("no command /nonsense.*> ")
-        keyboard.type("/clear\r")
-        keyboard.see("Forgotten.*> ")
-        keyboard.type("/retry\r")
-        keyboard.see("no message to answer.*> ")
-        keyboard.type("\x04")
-        assert keyboard.process.wait(SECONDS) == 0
-
-
 @contextmanager
 def served_by(adapter: ScriptedAdapter) -> Iterator[str]:
     """A server in a thread of this process; its URL."""
@@ -124,6 +102,55 @@ def served_by(adapter: ScriptedAdapter) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+class Talker(NamedTuple):
+    """A server's URL, and the model behind it."""
+
+    url: str
+    adapter: ScriptedAdapter
+
+
+def repeats(request: GenerationRequest) -> list[Step]:
+    """The script of a model that says how many messages it sees, and the last of them."""
+    said = str(request.messages[-1]["content"])
+    if len(said) > 10_000:
+        return [ContextLengthExceeded("This model's maximum context length is 9 tokens.")]
+    return says(f"{len(request.messages)}: ", said)
+
+
+@pytest.fixture(scope="module")
+def talker() -> Iterator[Talker]:
+    adapter = ScriptedAdapter({"parrot": repeats})
+    with served_by(adapter) as url:
+        yield Talker(url, adapter)
+
+
+def test_a_chat_streams_keeps_its_history_and_ends_with_ctrl_d(talker: Talker) -> None:
+    with at_a_terminal("parrot", "--url", talker.url, "--temperature", "0", "--max-tokens", "20") as keyboard:
+        keyboard.see("parrot at .*> ")
+        keyboard.type("Hello!\r")
+        keyboard.see("1: Hello!\n.*> ")
+        sampling = talker.adapter.requests[-1].sampling
+        assert (sampling.temperature, sampling.max_tokens) == (0, 20)
+        keyboard.type("Hello again!\r")
+        keyboard.see("3: Hello again!\n.*> ")
+        keyboard.type("/retry\r")
+        keyboard.see("3: Hello again!\n.*> ")
+        keyboard.type("/system Answer as a pirate.\r")
+        keyboard.see("System prompt: Answer as a pirate.*> ")
+        keyboard.type("/model nothing\r")
+        keyboard.see(r"There is no model 'nothing'.*\* parrot.*> ")
+        keyboard.type("/nonsense\r")
+        keyboard.see("no command /nonsense.*> ")
+        keyboard.type("/clear\r")
+        keyboard.see("Forgotten.*> ")
+        keyboard.type("/retry\r")
+        keyboard.see("no message to answer.*> ")
+        keyboard.type("Ahoy!\r")
+        keyboard.see("2: Ahoy!\n.*> ")
+        keyboard.type("\x04")
+        assert keyboard.process.wait(SECONDS) == 0
 
 
 def test_ctrl_c_stops_the_answer_at_the_server_too_and_the_chat_goes_on() -> None:
@@ -141,12 +168,10 @@ def test_ctrl_c_stops_the_answer_at_the_server_too_and_the_chat_goes_on() -> Non
         assert adapter.closed_early == 1
 
 
-def test_through_a_pipe_each_line_is_a_turn_and_only_answers_come_out(served: Served) -> None:
-    ended = run_command(
-        "chat", "--url", f"{served.url}/v1", "--temperature", "0", "--max-tokens", "10", stdin="Hello!\n\nThanks!\n"
-    )
-    assert (ended.returncode, ended.stderr) == (0, "bundled: ready\n")
-    assert len([line for line in ended.stdout.splitlines() if line.strip()]) >= 2
+def test_through_a_pipe_each_line_is_a_turn_and_only_answers_come_out(talker: Talker) -> None:
+    ended = call("chat", "--url", talker.url, stdin="Hello!\n\nThanks!\n")
+    assert (ended.returncode, ended.stderr) == (0, "parrot: ready\n")
+    assert ended.stdout == "1: Hello!\n3: Thanks!\n"
 
 
 def test_without_a_server_it_starts_one_and_takes_it_along(tiny_folder: Path) -> None:
@@ -171,27 +196,27 @@ def test_a_killed_chat_leaves_no_server(tiny_folder: Path) -> None:
 
 
 def test_a_model_that_cannot_be_loaded_is_told_with_the_reason(tmp_path: Path) -> None:
-    ended = run_command("chat", str(tmp_path), stdin="Hello!\n")
+    ended = call("chat", str(tmp_path), stdin="Hello!\n")
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith(f"model-compose: {tmp_path.name} cannot be served: ")
     assert "Traceback" not in ended.stderr
 
 
 def test_a_server_that_is_not_there_is_told_in_one_line() -> None:
-    ended = run_command("chat", "--url", f"http://127.0.0.1:{a_free_port()}/v1", stdin="Hello!\n")
+    ended = call("chat", "--url", f"http://127.0.0.1:{a_free_port()}/v1", stdin="Hello!\n")
     assert ended.returncode == 1
     assert ended.stderr.startswith("model-compose: no server answers at http://127.0.0.1:")
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_model_that_a_server_does_not_have_is_told_with_those_it_has(served: Served) -> None:
-    ended = run_command("chat", "no/such", "--url", f"{served.url}/v1", stdin="Hello!\n")
+def test_a_model_that_a_server_does_not_have_is_told_with_those_it_has(talker: Talker) -> None:
+    ended = call("chat", "no/such", "--url", talker.url, stdin="Hello!\n")
     assert ended.returncode == 1
-    assert ended.stderr == f"model-compose: no model 'no/such' at {served.url}/v1; it has: bundled\n"
+    assert ended.stderr == f"model-compose: no model 'no/such' at {talker.url}; it has: parrot\n"
 
 
-def test_an_error_of_the_server_is_told_in_its_own_words(served: Served) -> None:
-    ended = run_command("chat", "--url", f"{served.url}/v1", stdin="word " * 20_000)
+def test_an_error_of_the_server_is_told_in_its_own_words(talker: Talker) -> None:
+    ended = call("chat", "--url", talker.url, stdin="word " * 20_000)
     assert ended.returncode == 1
     assert "maximum context length" in ended.stderr
     assert "Traceback" not in ended.stderr

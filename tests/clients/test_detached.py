@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from commands import call
 from served import COMMAND, ENVIRONMENT, a_free_port, run_command
 
 FILE = """
@@ -29,34 +30,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert started.returncode == 0, started.stderr
     assert re.search(r"Ready: http://127.0.0.1:\d+/v1 \(process \d+\)", started.stderr)
     yield folder
-    stopped = run_command("down", cwd=folder)
+    stopped = call("down", cwd=folder)
     assert stopped.returncode == 0
 
 
 def process_of(folder: Path) -> int:
     """The number that `ps` tells."""
-    return int(run_command("ps", cwd=folder).stdout.splitlines()[1].split()[1])
+    return int(call("ps", cwd=folder).stdout.splitlines()[1].split()[1])
 
 
 def test_ps_shows_it_here_and_from_elsewhere(folder: Path, tmp_path: Path) -> None:
-    heading, row = run_command("ps", cwd=folder).stdout.splitlines()
+    heading, row = call("ps", cwd=folder).stdout.splitlines()
     assert heading.split() == ["URL", "PROCESS", "UP", "FOLDER", "MODEL", "STATE"]
     assert re.fullmatch(rf"http://127.0.0.1:\d+  \d+ +\d+[smhd]   *{re.escape(str(folder))}  say    ready", row)
-    assert run_command("ps", "-f", str(folder / "model-compose.yml"), cwd=tmp_path).stdout.split()[7] == row.split()[1]
-    assert str(folder) in run_command("ps", "--all", cwd=tmp_path).stdout
-    elsewhere = run_command("ps", cwd=tmp_path)
+    assert call("ps", "-f", str(folder / "model-compose.yml"), cwd=tmp_path).stdout.split()[7] == row.split()[1]
+    assert str(folder) in call("ps", "--all", cwd=tmp_path).stdout
+    elsewhere = call("ps", cwd=tmp_path)
     assert elsewhere.stdout == ""
     assert "No server of this folder is running" in elsewhere.stderr
 
 
 def test_run_uses_it_and_its_log_shows_that(folder: Path) -> None:
-    ended = run_command("run", "--input", '{"word": "hello"}', cwd=folder)
+    ended = call("run", "--input", '{"word": "hello"}', cwd=folder)
     assert (ended.stdout, ended.stderr, ended.returncode) == ("hello\n", "", 0)
-    assert "POST /api/workflows/runs 200 model=say" in run_command("logs", "-n", "1", cwd=folder).stdout
+    assert "POST /api/workflows/runs 200 model=say" in call("logs", "-n", "1", cwd=folder).stdout
 
 
 def test_chat_uses_it_too(folder: Path) -> None:
-    ended = run_command("chat", stdin="hello\nagain\n", cwd=folder)
+    ended = call("chat", stdin="hello\nagain\n", cwd=folder)
     assert (ended.stdout, ended.returncode) == ("hello\nagain\n", 0), ended.stderr
 
 
@@ -64,7 +65,7 @@ def test_a_second_one_is_not_started(folder: Path) -> None:
     again = run_command("up", "-d", cwd=folder)
     assert again.returncode == 0
     assert "is served already" in again.stderr
-    watched = run_command("up", cwd=folder)
+    watched = call("up", cwd=folder)
     assert watched.returncode == 2
     assert "is served already" in watched.stderr
 
@@ -78,16 +79,16 @@ def test_logs_are_followed_until_the_server_ends(tmp_path: Path) -> None:
     ) as follower:
         assert follower.stdout is not None
         assert "is starting for model-compose.yml" in follower.stdout.readline()
-        assert run_command("run", "--input", '{"word": "x"}', cwd=tmp_path).returncode == 0
-        stopped = run_command("down", cwd=tmp_path)
+        assert call("run", "--input", '{"word": "x"}', cwd=tmp_path).returncode == 0
+        stopped = call("down", cwd=tmp_path)
         assert re.match(r"Stopped http://127.0.0.1:\d+ \(process \d+\)\.", stopped.stderr)
         said = follower.stdout.read()
     assert "POST /api/workflows/runs 200" in said
     assert said.endswith("Stopping ...\n")
     assert not process.is_running()
-    assert "No server" in run_command("ps", cwd=tmp_path).stderr
-    assert "Stopping ..." in run_command("logs", cwd=tmp_path).stdout
-    assert run_command("down", cwd=tmp_path).returncode == 0
+    assert "No server" in call("ps", cwd=tmp_path).stderr
+    assert "Stopping ..." in call("logs", cwd=tmp_path).stdout
+    assert call("down", cwd=tmp_path).returncode == 0
 
 
 def test_what_keeps_it_from_starting_is_told(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_a_model_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
     ended = run_command("up", "-d", "--model", "./empty", "--port", str(a_free_port()), cwd=tmp_path)
     assert ended.returncode == 2
     assert "empty cannot be served" in ended.stderr
-    assert "No server" in run_command("ps", cwd=tmp_path).stderr
+    assert "No server" in call("ps", cwd=tmp_path).stderr
 
 
 def test_a_server_that_was_killed_is_forgotten(tmp_path: Path) -> None:
@@ -116,11 +117,11 @@ def test_a_server_that_was_killed_is_forgotten(tmp_path: Path) -> None:
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert "No server" in run_command("ps", cwd=tmp_path).stderr
-    assert "No server" in run_command("down", cwd=tmp_path).stderr
+    assert "No server" in call("ps", cwd=tmp_path).stderr
+    assert "No server" in call("down", cwd=tmp_path).stderr
 
 
 def test_logs_of_nothing_and_of_a_server_at_a_terminal(tmp_path: Path) -> None:
-    nothing = run_command("logs", cwd=tmp_path)
+    nothing = call("logs", cwd=tmp_path)
     assert nothing.returncode == 2
     assert "no server of this folder was started with 'model-compose up -d'" in nothing.stderr

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from commands import call
 from composing import chat, echoing, one
 from runs_server import Served, serving
 from scripted import ScriptedAdapter, Step, says
-from served import COMMAND, ENVIRONMENT, STATE, run_command
+from served import COMMAND, ENVIRONMENT, STATE, a_free_port, run_command
+from served import serving as serving_folder
 
 from modelcompose.adapters.errors import ConfigError, ModelUnavailable
 from modelcompose.adapters.events import TextDelta
@@ -39,10 +41,21 @@ workflows:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a compose file whose server does not run."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "model-compose.yml").write_text(FILE, encoding="utf-8")
-    (folder / "input.json").write_text('{"word": "aus der Datei: ä"}', encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="module")
+def its_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the same file but for the model that is not there, and its server runs."""
+    folder = tmp_path_factory.mktemp("running")
+    text = "".join(line for line in FILE.splitlines(keepends=True) if "not-there" not in line)
+    (folder / "model-compose.yml").write_text(text, encoding="utf-8")
+    with serving_folder(folder, a_free_port()) as server:
+        server.wait_until_ready()
+        yield folder
 
 
 # A server of its own
@@ -51,19 +64,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_text_is_printed_as_it_is_and_nothing_else(folder: Path) -> None:
     ended = run_command("run", "--input", '{"word": "a 🙂 [b]\\n"}', cwd=folder)
     assert (ended.stdout, ended.stderr, ended.returncode) == ("a 🙂 [b]\n", "", 0)
-
-
-def test_anything_else_is_indented_json_and_a_file_gets_it_whole(folder: Path, tmp_path: Path) -> None:
-    ended = run_command("run", "count", "-i", "-", "-o", str(tmp_path / "out.json"), stdin='{"n": 2}', cwd=folder)
-    assert (ended.stdout, ended.stderr, ended.returncode) == ("", "", 0)
-    assert (tmp_path / "out.json").read_text(encoding="utf-8") == '{\n  "lines": "1\\n2\\n"\n}\n'
-
-
-def test_a_run_that_fails_exits_with_1_and_names_the_job(folder: Path) -> None:
-    ended = run_command("run", "fail", cwd=folder)
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith("model-compose: job 'second': ")
-    assert "no such luck" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -77,15 +77,10 @@ def test_a_run_that_fails_exits_with_1_and_names_the_job(folder: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_started(folder: Path, arguments: tuple[str, ...], words: str) -> None:
-    ended = run_command("run", *arguments, cwd=folder)
+    ended = call("run", *arguments, cwd=folder)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert words in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
-
-
-def test_the_input_may_be_in_a_file(folder: Path) -> None:
-    ended = run_command("run", "--input", "@input.json", "-o", "/dev/stdout", cwd=folder)
-    assert ended.stdout == "aus der Datei: ä"
 
 
 def test_without_an_input_it_is_empty() -> None:
@@ -95,11 +90,31 @@ def test_without_an_input_it_is_empty() -> None:
 
 
 def test_chat_talks_to_a_workflow_of_the_folder_with_a_server_of_its_own(folder: Path) -> None:
-    ended = run_command("chat", "say", stdin="hello\n", cwd=folder)
+    ended = call("chat", "say", stdin="hello\n", cwd=folder)
     assert (ended.stdout, ended.returncode) == ("hello\n", 0), ended.stderr
 
 
 # The server that runs
+
+
+def test_anything_but_text_is_indented_json_and_a_file_gets_it_whole(its_folder: Path, tmp_path: Path) -> None:
+    ended = call("run", "count", "-i", "-", "-o", str(tmp_path / "out.json"), stdin='{"n": 2}', cwd=its_folder)
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("", "", 0)
+    assert (tmp_path / "out.json").read_text(encoding="utf-8") == '{\n  "lines": "1\\n2\\n"\n}\n'
+
+
+def test_the_input_may_be_in_a_file(its_folder: Path, tmp_path: Path) -> None:
+    (its_folder / "input.json").write_text('{"word": "aus der Datei: ä"}', encoding="utf-8")
+    ended = call("run", "--input", "@input.json", "-o", str(tmp_path / "out.txt"), cwd=its_folder)
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("", "", 0)
+    assert (tmp_path / "out.txt").read_text(encoding="utf-8") == "aus der Datei: ä"
+
+
+def test_a_run_that_fails_exits_with_1_and_names_the_job(its_folder: Path) -> None:
+    ended = call("run", "fail", cwd=its_folder)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("model-compose: job 'second': ")
+    assert "no such luck" in ended.stderr
 
 
 @asynccontextmanager
@@ -127,10 +142,9 @@ async def started(folder: Path, *arguments: str) -> asyncio.subprocess.Process:
     )
 
 
-async def ended(folder: Path, *arguments: str) -> tuple[int | None, str, str]:
-    process = await started(folder, *arguments)
-    out, error = await process.communicate()
-    return process.returncode, out.decode(), error.decode()
+async def ended(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    told = await asyncio.to_thread(call, "run", *arguments, cwd=folder)
+    return told.returncode, told.stdout, told.stderr
 
 
 TEXT = one(chat(), id="w")

@@ -13,8 +13,9 @@ import httpx2
 import openai
 import psutil
 import pytest
+from commands import call
 from scripted_upstream import NAME, upstream
-from served import Served, a_free_port, run_command, serving
+from served import Served, a_free_port, serving
 
 FILE = """
 controller:
@@ -106,7 +107,7 @@ def test_it_says_what_it_serves(composed: Served) -> None:
 def test_a_wrong_file_is_told_at_once(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "model-compose.yml").write_text(text, encoding="utf-8")
     for command in (("up", "-d"), ("run",)):
-        ended = run_command(*command, cwd=tmp_path)
+        ended = call(*command, cwd=tmp_path)
         assert ended.returncode == 2
         assert ended.stderr.startswith("model-compose.yml:"), ended.stderr
         assert words in ended.stderr
@@ -126,7 +127,7 @@ def test_a_wrong_file_is_told_at_once(tmp_path: Path, text: str, words: str) -> 
     ],
 )
 def test_options_that_do_not_fit_are_refused(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
-    ended = run_command("up", "--port", "0", *arguments, cwd=tmp_path)
+    ended = call("up", "--port", "0", *arguments, cwd=tmp_path)
     assert ended.returncode == 2
     assert words in ended.stderr
     assert "Traceback" not in ended.stderr

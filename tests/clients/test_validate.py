@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from commands import call
 from loading import CHAT
-from served import run_command
 
 from modelcompose.adapters.errors import ConfigError
 from modelcompose.clients.compose_files import ComposeOptions, files_in, read, variables
@@ -69,14 +69,14 @@ def test_the_command_with_its_options(tmp_path: Path) -> None:
     (tmp_path / "b.yml").write_text("workflow: {description: '${env.TEXT}'}", encoding="utf-8")
     (tmp_path / "vars").write_text("TITLE=from a file\nTEXT=x", encoding="utf-8")
     files = ("-f", str(tmp_path / "a.yml"), "--file", str(tmp_path / "b.yml"))
-    good = run_command("validate", *files, "-e", "NAME=talk", "--env-file", str(tmp_path / "vars"))
+    good = call("validate", *files, "-e", "NAME=talk", "--env-file", str(tmp_path / "vars"))
     assert (good.returncode, good.stderr) == (0, "")
     assert "  talk  from a file\n" in good.stdout
-    bad = run_command("validate", *files, "-e", "NAME=talk")
+    bad = call("validate", *files, "-e", "NAME=talk")
     assert (bad.returncode, bad.stdout) == (2, "")
     assert "the environment variable 'TITLE' is not set" in bad.stderr
     assert "2 problems" in bad.stderr
-    wrong = run_command("validate", *files, "-e", "=x")
+    wrong = call("validate", *files, "-e", "=x")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr == "model-compose: -e takes NAME=VALUE, or the name of a variable that is set, not '=x'\n"
 

@@ -7,14 +7,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import httpx2
 import pytest
+from commands import call
 from documents import blocks
-from served import ENVIRONMENT, Served, a_free_port, run_command, serving
+from served import ENVIRONMENT, Served
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "workflows.md").read_text(encoding="utf-8")
 
@@ -29,25 +29,10 @@ def shell_lines() -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-def file_with(words: str) -> str:
-    return next(block.text for block in blocks(PAGE, "yaml") if words in block.text)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The first file of the page and the one with a mapping for OpenAI's clients, served together."""
-    folder = tmp_path_factory.mktemp("page")
-    (folder / "model-compose.yml").write_text(file_with("id: assistant"), encoding="utf-8")
-    (folder / "model-compose.override.yml").write_text(file_with("model: support"), encoding="utf-8")
-    with serving(folder, a_free_port()) as served:
-        served.wait_until_ready()
-        yield served
-
-
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
 @pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("curl ")])
-def test_a_curl_line_works_as_it_is_pasted(line: str, server: Served) -> None:
-    line = line.replace("http://localhost:8080", server.url).replace("curl ", "curl -sS --fail-with-body ", 1)
+def test_a_curl_line_works_as_it_is_pasted(line: str, workflow_server: Served) -> None:
+    line = line.replace("http://localhost:8080", workflow_server.url).replace("curl ", "curl -sS --fail-with-body ", 1)
     ended = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=50, check=False)
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
     if "/v1/" in line:
@@ -56,15 +41,15 @@ def test_a_curl_line_works_as_it_is_pasted(line: str, server: Served) -> None:
         assert "user_prompt" in ended.stdout or "customer-support" in ended.stdout
     elif "wait_for_completion" in line:
         task = json.loads(ended.stdout)
-        assert httpx2.get(f"{server.url}/api/tasks/{task['task_id']}").json()["workflow_id"] == "assistant"
-        assert httpx2.post(f"{server.url}/api/tasks/{task['task_id']}/cancel").json()["status"] in ENDED
+        assert httpx2.get(f"{workflow_server.url}/api/tasks/{task['task_id']}").json()["workflow_id"] == "assistant"
+        assert httpx2.post(f"{workflow_server.url}/api/tasks/{task['task_id']}/cancel").json()["status"] in ENDED
     else:
         assert json.loads(ended.stdout)["output"].strip()
 
 
-def test_its_python_prints_an_answer(server: Served) -> None:
+def test_its_python_prints_an_answer(workflow_server: Served) -> None:
     (block,) = blocks(PAGE, "python")
-    program = block.text.replace("http://localhost:8080", server.url)
+    program = block.text.replace("http://localhost:8080", workflow_server.url)
     ended = subprocess.run(
         [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, timeout=50, check=False
     )
@@ -74,7 +59,7 @@ def test_its_python_prints_an_answer(server: Served) -> None:
 
 @cache
 def help_of(command: str) -> str:
-    return run_command(command, "--help").stdout
+    return call(command, "--help").stdout
 
 
 @pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("model-compose ")])

@@ -142,3 +142,17 @@ def test_the_default_workflow_and_the_names_of_models() -> None:
     none = loaded(CHAT + "workflows: [{id: a}, {id: b}]")
     assert [getattr(default_workflow(each), "id", None) for each in (one, two, none)] == ["w", "b", None]
     assert [model_name(each) for each in (*one.workflows, *two.workflows)] == ["m", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("workflow", "name"),
+    [
+        ("{id: w, openai: {model: support}, title: T}", "support"),
+        ("{id: w, title: T}", "w"),
+        ("{title: Chat with vLLM Server!}", "chat-with-vllm-server"),
+        ("{title: 生成聊天消息}", "生成聊天消息"),
+        ("{description: Nameless}", "default"),
+    ],
+)
+def test_a_workflow_is_a_model_by_its_name_there_its_id_or_its_title(workflow: str, name: str) -> None:
+    assert [model_name(each) for each in loaded(f"{CHAT}workflow: {workflow}").workflows] == [name]

@@ -34,8 +34,7 @@ from modelcompose.adapters.events import (
     Usage,
     collect,
 )
-from modelcompose.workflows.model import model_name, workflow_models
-from modelcompose.workflows.schema import Workflow
+from modelcompose.workflows.model import workflow_models
 
 USER = [{"role": "user", "content": "${input.user_prompt}"}]
 SEED = [{"role": "system", "content": "${input.system_prompt}"}, *USER]
@@ -473,20 +472,6 @@ async def test_the_files_parameters_win_and_limits_add_up() -> None:
 
 
 # Cards ----------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("workflow", "name"),
-    [
-        ({"id": "w", "openai": {"model": "support"}, "title": "T"}, "support"),
-        ({"id": "w", "title": "T"}, "w"),
-        ({"title": "Chat with vLLM Server!"}, "chat-with-vllm-server"),
-        ({"title": "生成聊天消息"}, "生成聊天消息"),
-        ({}, "default"),
-    ],
-)
-def test_names(workflow: dict[str, Any], name: str) -> None:
-    assert model_name(Workflow.model_validate(workflow)) == name
 
 
 async def test_a_card_counts_and_tells_of_the_local_models() -> None:

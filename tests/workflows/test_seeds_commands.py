@@ -33,6 +33,7 @@ pytestmark = [
 ]
 
 HUB_ID = "HuggingFaceTB/SmolLM3-3B"
+CONTEXT_LENGTH = 96
 DONE = b"data: [DONE]\n\n"
 
 
@@ -87,11 +88,14 @@ def threaded_upstream() -> Iterator[Upstream]:
 
 
 def model_that_always_says_the_same(folder: Path) -> None:
-    """A tiny SmolLM3 that is greedy unless asked otherwise, for by chance it may have nothing to say."""
+    """A tiny SmolLM3 that is greedy unless asked otherwise, for by chance it may have nothing to say, and soon done."""
     smollm3(folder)
-    file = folder / "generation_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps({**settings, "do_sample": False}), encoding="utf-8")
+    for name, changed in (
+        ("generation_config.json", {"do_sample": False}),
+        ("config.json", {"max_position_embeddings": CONTEXT_LENGTH}),
+    ):
+        settings = json.loads((folder / name).read_text(encoding="utf-8"))
+        (folder / name).write_text(json.dumps({**settings, **changed}), encoding="utf-8")
 
 
 @contextmanager
