@@ -4,6 +4,7 @@
     Sampling           how tokens are chosen and when to stop
     Constraint         a form the answer must have
     Adapter            a way to reach one or more models
+    LoadableAdapter    one whose models can be loaded and unloaded
     ModelCard          what an adapter says of a model: its name, its state, its counters
 
 Messages and tools stay OpenAI-shaped dicts: the client, the chat template and vLLM all speak that shape. They are
@@ -13,7 +14,7 @@ validated where they come in (`server/decode.py`, `workflows/`) and normalised o
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -115,15 +116,21 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
         return bool(self.messages)
 
 
-Phase = Literal["loading", "ready", "failed", "stopped"]
+Phase = Literal["loading", "ready", "failed", "unloaded", "stopped"]
 
 
 class ModelState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a model is doing: `detail` is a line for people, `progress` goes from 0 to 1 while it loads, if known."""
+    """What a model is doing: `detail` is a line for people, `progress` goes from 0 to 1 while it loads, if known.
+
+    A model that is `unloaded` is loaded when it is wanted; `on_demand` says that it loads for that reason, so that
+    requests wait for it. `lacks_memory` says that loading cannot go on before others give memory back.
+    """
 
     phase: Phase
     detail: str = ""
     progress: float | None = None
+    on_demand: bool = False
+    lacks_memory: bool = False
 
 
 class ModelCounters(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -162,4 +169,17 @@ class Adapter(Protocol):
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[Event]:
         """The events of the answer to `request`; see `events.py` for their order."""
+        ...
+
+
+@runtime_checkable
+class LoadableAdapter(Adapter, Protocol):
+    """An adapter whose models can be taken into memory, and out of it; both begin, and return at once."""
+
+    def load(self, name: str) -> None:
+        """Load a model unless it is loaded, also one that could not be before."""
+        ...
+
+    def unload(self, name: str) -> None:
+        """Give a model's memory back as soon as nobody uses it; the next request loads it again."""
         ...

@@ -9,6 +9,7 @@
       QueueFull                 too much to do already; try again in `retry_after` seconds
       ModelUnavailable          known, but not able to answer now (loading, failed to load)
         EngineDied              the process that computed the answer is gone
+        OutOfMemory             too little memory is free to load it
       UpstreamError             a server behind this one answered with an error of its own
       ConfigError               what the user wrote cannot be served (exit code 2)
 
@@ -145,6 +146,12 @@ class EngineDied(ModelUnavailable):
 
     code = "engine_died"
     retry_after = 1
+
+
+class OutOfMemory(ModelUnavailable):
+    """Too little memory is free to load the model; there may be more later."""
+
+    code = "model_not_available"
 
 
 class UpstreamError(ComposeError):

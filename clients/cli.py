@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
+Number = TypeVar("Number", int, float)
 
 Key = Annotated[
     str | None,
@@ -121,6 +123,26 @@ def up(  # noqa: PLR0913 (an option is a parameter)
         int | None, typer.Option(min=1, metavar="TOKENS", help="Less context than the model could have.")
     ] = None,
     max_concurrent: Annotated[int, typer.Option(min=1, help="Requests that a model answers at the same time.")] = 16,
+    max_waiting: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Requests that may wait while so many are answered; others get 429."),
+    ] = None,
+    kv_cache_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="The most that keys and values of running texts may take, such as 4GB."),
+    ] = None,
+    max_batch_tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="TOKENS", help="Prompt tokens to read between tokens of answers.")
+    ] = None,
+    compile: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Use torch.compile, or do not; decided here if left out."),
+    ] = None,
+    no_preload: Annotated[bool, typer.Option("--no-preload", help="Load each model at its first request.")] = False,
+    keep_alive: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Unload a model that nobody has used for so long, such as 10m."),
+    ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
     ] = False,
@@ -133,6 +155,14 @@ def up(  # noqa: PLR0913 (an option is a parameter)
         bool,
         typer.Option("--no-webui", envvar="MODEL_COMPOSE_NO_WEBUI", show_envvar=True, help="Serve no Web UI."),
     ] = False,
+    webui_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="The Web UI's port; 0 for any free one. If left out, the compose file's, or 8081.",
+        ),
+    ] = None,
     stop_with_stdin: Annotated[
         bool, typer.Option("--stop-with-stdin", help="Stop when standard input ends, for programs that start this one.")
     ] = False,
@@ -143,6 +173,7 @@ def up(  # noqa: PLR0913 (an option is a parameter)
 
     A hub model that is gated or private needs an access token in the environment variable HF_TOKEN.
     """
+    from ..adapters.quantities import bytes_in, until_never
     from ..adapters.transformers.settings import ModelSettings
     from .plan import UpOptions
 
@@ -153,16 +184,14 @@ def up(  # noqa: PLR0913 (an option is a parameter)
         precision=precision,
         max_model_len=max_model_len,
         max_concurrent_count=max_concurrent,
+        max_waiting_count=max_waiting,
+        kv_cache_memory=_quantity(kv_cache_memory, bytes_in, "a size such as 4GB"),
+        max_batch_tokens=max_batch_tokens,
+        compile=compile,
+        preload=not no_preload,
+        keep_alive=_quantity(keep_alive, until_never, "a time such as 10m, or never"),
         trust_remote_code=trust_remote_code,
         local_files_only=offline,
-    webui_port: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="The Web UI's port; 0 for any free one. If left out, the compose file's, or 8081.",
-        ),
-    ] = None,
         cache_dir=str(cache_dir) if cache_dir else None,
     )
     options = UpOptions(
@@ -174,6 +203,8 @@ def up(  # noqa: PLR0913 (an option is a parameter)
         host=host,
         port=port,
         api_key=api_key or None,
+        has_webui=not no_webui,
+        webui_port=webui_port,
         log_level=log_level,
         stop_with_stdin=stop_with_stdin,
     )
@@ -203,8 +234,6 @@ def run(
     file: Files = None,
     env: Variables = None,
     env_file: EnvFiles = None,
-        has_webui=not no_webui,
-        webui_port=webui_port,
     api_key: Key = None,
 ) -> None:
     """Run a workflow and print its output: a text as it comes, anything else as JSON.
@@ -302,6 +331,14 @@ def _compose(
     from .compose_files import ComposeOptions
 
     return ComposeOptions(files=tuple(files or ()), env=tuple(env or ()), env_files=tuple(env_files or ()))
+
+
+def _quantity(text: str | None, read: Callable[[str], Number | None], wanted: str) -> Number | None:
+    """What a text with a unit stands for."""
+    value = None if text is None else read(text)
+    if text is not None and value is None:
+        raise typer.BadParameter(f"'{text}' is not {wanted}")
+    return value
 
 
 if __name__ == "__main__":

@@ -12,12 +12,26 @@ from ..adapters.base import Adapter, ModelCard
 from ..adapters.errors import ConfigError
 from ..adapters.runs import Runs
 from ..adapters.transformers.adapter import TransformersAdapter
+from ..adapters.transformers.residents import Residents
 from ..adapters.transformers.settings import ModelSettings
 
 if TYPE_CHECKING:
     from ..workflows.load import Compose
+    from ..workflows.runner import OpenModel
 
-_FOR_ALL = ("device", "precision", "max_model_len", "max_concurrent_count", "cache_dir")
+_FOR_ALL = (
+    "device",
+    "precision",
+    "max_model_len",
+    "max_concurrent_count",
+    "kv_cache_memory",
+    "max_batch_tokens",
+    "compile",
+    "preload",
+    "keep_alive",
+    "max_waiting_count",
+    "cache_dir",
+)
 _FOR_ALL_IF_SET = ("trust_remote_code", "local_files_only")
 
 
@@ -42,30 +56,28 @@ async def open_offer(
 
     `common` has what models of the compose file get where the file says nothing about it.
     """
-    named = {each.name: await opened.enter_async_context(TransformersAdapter(each)) for each in models}
+    residents = Residents()
+    named = {each.name: await opened.enter_async_context(TransformersAdapter(each, residents)) for each in models}
     if compose is None:
         return Offer(list(named.values()), list(named.values()))
-    return await _with_workflows(models, named, compose, common, opened)
-
-
-async def _with_workflows(
-    models: Sequence[ModelSettings],
-    named: dict[str, TransformersAdapter],
-    compose: Compose,
-    common: ModelSettings,
-    opened: AsyncExitStack,
-) -> Offer:
-    # Pydantic and the rest of the workflows' room are of no use to those who only serve models.
-    from ..workflows.model import workflow_models
-    from ..workflows.runner import Runner
-    from ..workflows.runs import WorkflowRuns
 
     open_already = {msgspec.json.encode(each): named[each.name] for each in models}
 
     def open_model(settings: ModelSettings) -> AbstractAsyncContextManager[Adapter]:
         settings = with_defaults(settings, common)
         found = open_already.get(msgspec.json.encode(settings))
-        return TransformersAdapter(settings) if found is None else nullcontext(found)
+        return TransformersAdapter(settings, residents) if found is None else nullcontext(found)
+
+    return await _with_workflows(named, compose, open_model, opened)
+
+
+async def _with_workflows(
+    named: dict[str, TransformersAdapter], compose: Compose, open_model: OpenModel, opened: AsyncExitStack
+) -> Offer:
+    # Pydantic and the rest of the workflows' room are of no use to those who only serve models.
+    from ..workflows.model import workflow_models
+    from ..workflows.runner import Runner
+    from ..workflows.runs import WorkflowRuns
 
     offered: list[Adapter] = []
 

@@ -19,6 +19,7 @@ from ..adapters.errors import ComposeError
 from ..adapters.runs import Runs
 from .catalogue import cards, health
 from .errors import NOT_READY, OK, ErrorBoundary, respond
+from .loading import loading_routes
 from .metrics import Metrics
 from .record import Record, Recorder
 from .relay import Relays
@@ -56,6 +57,9 @@ def create_app(models: Sequence[Adapter], settings: Settings, runs: Runs | None 
     api = openai_routes(models, settings)
     app.include_router(api, prefix="/v1")
     app.include_router(api, include_in_schema=False)
+    loading = loading_routes(models, settings)
+    app.include_router(loading, prefix="/v1")
+    app.include_router(loading, include_in_schema=False)
     if runs is not None:
         app.include_router(runs_routes(runs, tasks, settings), prefix=settings.base_path)
         if settings.base_path:

@@ -37,9 +37,11 @@ def described(card: ModelCard) -> dict[str, Any]:
 
 
 def health(all_cards: Sequence[ModelCard]) -> dict[str, Any]:
-    """`status` is ok as soon as some model answers and none is still loading; a stopped model wakes up when asked."""
-    phases = {card.state.phase for card in all_cards}
-    status = "loading" if "loading" in phases else "ok" if phases & {"ready", "stopped"} else "failed"
+    """`status` is ok as soon as some model answers and none is loaded for the first time; what was unloaded, and what
+    is loaded because a request wants it, answers in a while.
+    """
+    phases = {"ready" if card.state.on_demand else card.state.phase for card in all_cards}
+    status = "loading" if "loading" in phases else "ok" if phases & {"ready", "unloaded", "stopped"} else "failed"
     return {"status": status, "models": [_condition(card) for card in all_cards]}
 
 

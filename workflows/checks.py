@@ -297,6 +297,12 @@ _OF_LOCAL_MODELS = (
     "peft_adapters",
     "trust_remote_code",
     "max_model_len",
+    "kv_cache_memory",
+    "max_batch_tokens",
+    "max_waiting_count",
+    "compile",
+    "preload",
+    "keep_alive",
 )
 _IN_ACTION_OUTPUT = {"input", "index", "output", "response", "result"}
 _IN_OPENAI_INPUT = {"input", "messages", "prompt", "request", "metadata"}

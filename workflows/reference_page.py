@@ -44,6 +44,8 @@ from .schema import (
     WorkflowAction,
     WorkflowComponent,
     seconds,
+    seconds_or_never,
+    size,
 )
 from .spellings import SAME_KEYS
 
@@ -96,6 +98,12 @@ _PLAIN: dict[Any, str] = {
     Template: "template",
 }
 
+_QUANTITIES: dict[Any, str] = {
+    seconds: "seconds, or a text such as `5m30s`",
+    seconds_or_never: "seconds, a text such as `5m30s`, or `never`",
+    size: "bytes, or a text such as `4GB`",
+}
+
 
 def page() -> str:
     """The whole page, in Markdown."""
@@ -118,17 +126,19 @@ def _section(form: type[Form]) -> Iterator[str]:
 
 
 def _value(field: FieldInfo) -> str:
-    if any(getattr(each, "func", None) is seconds for each in field.metadata):
-        return "seconds, or a text such as `5m30s`"
-    return _words(field.annotation) + _limits(field.metadata)
+    return _quantity(field.metadata) or _words(field.annotation) + _limits(field.metadata)
+
+
+def _quantity(metadata: Any) -> str | None:
+    """How a value that has a unit is written."""
+    return next((words for each in metadata if (words := _QUANTITIES.get(getattr(each, "func", None)))), None)
 
 
 def _words(annotation: Any) -> str:
     """A type as one would say it."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        is_seconds = any(getattr(each, "func", None) is seconds for each in arguments[1:])
-        return "seconds, or a text such as `5m30s`" if is_seconds else _words(arguments[0]) + _limits(arguments[1:])
+        return _quantity(arguments[1:]) or _words(arguments[0]) + _limits(arguments[1:])
     if origin in (typing.Union, types.UnionType):
         several = [each for each in arguments if each is not type(None)]
         several.sort(key=lambda each: _words(each) == "template")

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
+from ..adapters.quantities import NEVER, bytes_in, seconds_in
 from .references import ReferenceSyntaxError, Template, parse, render
 
 T = TypeVar("T")
@@ -68,10 +69,19 @@ def _no_boolean(value: Any) -> Any:
 
 def seconds(value: Any) -> Any:
     """`90`, `1.5`, `30s`, `5m`, `1h30m`, `200ms` as seconds."""
-    if not isinstance(value, str) or not re.fullmatch(r"(?:\d+(?:\.\d+)?(?:ms|[hms]))+", value):
-        return _no_boolean(value)
-    pieces = re.findall(r"([\d.]+)(ms|[hms])", value)
-    return sum(float(number) * _UNITS[unit] for number, unit in pieces)
+    found = seconds_in(value) if isinstance(value, str) else None
+    return _no_boolean(value) if found is None else found
+
+
+def seconds_or_never(value: Any) -> Any:
+    """As `seconds`; `never` is a negative number."""
+    return NEVER if value == "never" else seconds(value)
+
+
+def size(value: Any) -> Any:
+    """`4GB`, `500MB`, `1.5GiB` as bytes."""
+    found = bytes_in(value) if isinstance(value, str) else None
+    return _no_boolean(value) if found is None else found
 
 
 def _environment_text(value: Any) -> Any:
@@ -105,7 +115,6 @@ def _web_ui(value: Any) -> Any:
 
 
 DEVICES = "auto, cpu, mps, cuda or cuda:N"
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 Templated = Annotated[Any, BeforeValidator(parse_deep)]
 """Any JSON value, with templates where the file has references."""
@@ -116,6 +125,8 @@ Setting = Annotated[InstanceOf[Template] | T, BeforeValidator(_template_or_value
 Whole = Annotated[int, BeforeValidator(_no_boolean)]
 Number = Annotated[float, BeforeValidator(_no_boolean)]
 Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+SecondsOrNever = Annotated[float, BeforeValidator(seconds_or_never)]
+Bytes = Annotated[int, BeforeValidator(size), Field(ge=1)]
 Count = Annotated[Whole, Field(ge=1)]
 NotNegative = Annotated[Whole, Field(ge=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
@@ -367,6 +378,20 @@ class BaseModelComponent(BaseComponent):
     peft_adapters: tuple[str, ...] = Field(default=(), description="LoRA adapters: hub ids or folders")
     trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
     max_model_len: Count | None = Field(default=None, description="tokens; lowers the model's own context length")
+    kv_cache_memory: Bytes | None = Field(
+        default=None, description="the most that keys and values of running texts may take; what is free if left out"
+    )
+    max_batch_tokens: Count | None = Field(
+        default=None, description="tokens of prompts that are read at a time, between tokens of answers"
+    )
+    max_waiting_count: NotNegative | None = Field(
+        default=None, description="requests that wait while `max_concurrent_count` run; further ones get 429"
+    )
+    compile: bool | None = Field(default=None, description="whether torch.compile is used; decided here if left out")
+    preload: bool = Field(default=True, description="`false` loads the model at its first request")
+    keep_alive: SecondsOrNever | None = Field(
+        default=None, description="how long the model stays loaded when nobody uses it; never unloaded if left out"
+    )
 
 
 class ChatModelComponent(BaseModelComponent):

@@ -4,70 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
-from ..base import GenerationRequest, ModelCard, ModelCounters, ModelState
-from ..errors import ComposeError, EngineDied, ModelUnavailable
-from ..events import Event, Usage
-from .child import Child, engine_process
-from .messages import Cancel, Failure, FromEngine, Outcome, State, Step, Submit
+from ..base import GenerationRequest, ModelCard, ModelCounters
+from ..errors import ComposeError, EngineDied, QueueFull
+from ..events import Accepted, Event, Usage
+from .life import EngineLife
+from .messages import Cancel, Failure, Outcome, Step, Submit
+from .residents import Residents
 from .settings import ModelSettings
 
-logger = logging.getLogger(__name__)
+SILENT_PATIENCE = 10.0
+"""Seconds that a request waits for its model to be loaded before its client is told that it was accepted."""
 
-RESTART_PATIENCE = 60.0
-"""Seconds that a request waits for an engine that is being started again."""
-
-STEADY_SECONDS = 60.0
-"""An engine that lived this long is started again at once, and so is one that died sooner for the first time."""
+LOAD_PATIENCE = 300.0
+"""Seconds that a request waits for its model to be loaded at all."""
 
 EXTRA_FIELDS = ("add_special_tokens",)
 """What `prompt.py` reads of a request's `extra`."""
 
-LONGEST_DELAY = 30.0
-MOST_EARLY_DEATHS = 3
-
 
 class TransformersAdapter:
-    """One Hugging Face model in an engine process of its own, which is started again when it dies.
+    """One Hugging Face model in an engine process of its own; `life.py` says when there is one.
 
-    Entering the context starts loading and returns at once; `ready` waits for its end.
+    Entering the context returns at once; `ready` waits until the model is loaded. `residents` are the models that it
+    shares memory with.
     """
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, residents: Residents | None = None) -> None:
         self._settings = settings
         self._created = int(time.time())
-        self._state = ModelState("loading", "starting the engine process")
-        self._context_length: int | None = None
-        self._settled = asyncio.Event()
-        self._starts = 0
-        self._was_ready = False
+        self._life = EngineLife(settings, self._receive, self._lose_requests, residents or Residents())
         self._counters = ModelCounters()
         self._earlier = ModelCounters()
         self._ids = itertools.count(1)
         self._queues: dict[int, asyncio.Queue[Outcome]] = {}
-        self._child: Child | None = None
-        self._supervisor: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._supervisor = asyncio.create_task(self._supervise(), name=f"engine of {self._settings.name}")
+        await self._life.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._supervisor is not None
-        self._supervisor.cancel()
-        await asyncio.wait({self._supervisor})
-        self._state = ModelState("stopped")
-        self._settled.set()
-        self._lose_requests(f"{self._settings.name} was stopped")
+        await self._life.__aexit__(kind, error, traceback)
 
     def cards(self) -> Sequence[ModelCard]:
         """The one model, as it is now."""
@@ -76,27 +62,49 @@ class TransformersAdapter:
             ModelCard(
                 id=self._settings.name,
                 created=self._created,
-                context_length=self._context_length,
-                state=self._state,
-                counters=msgspec.structs.replace(counters, engine_starts=self._starts),
+                context_length=self._life.context_length,
+                state=self._life.state,
+                counters=msgspec.structs.replace(counters, engine_starts=self._life.starts),
             )
         ]
 
     async def ready(self) -> None:
         """Wait until the model is loaded; raises ModelUnavailable with the reason if it cannot be."""
-        await self._settled.wait()
-        self._check()
+        with self._life.in_use():
+            await self._life.settled()
+            self._life.check()
+
+    def load(self, name: str) -> None:
+        """Begin to load the model, also one that could not be loaded before."""
+        self._life.want()
+
+    def unload(self, name: str) -> None:
+        """Give the model's memory back as soon as nobody uses it."""
+        self._life.leave()
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        """The answer's events, `Accepted` first; raises ModelUnavailable while the model is not ready."""
-        if self._was_ready:
-            await self._restarted()
-        self._check()
-        assert self._child is not None
+        """The answer's events, `Accepted` first; raises ModelUnavailable if the model is not ready and may never be."""
+        self._check_queue()
+        with self._life.in_use():
+            is_accepted = False
+            if self._life.comes_back and not await self._settled_within(SILENT_PATIENCE):
+                is_accepted = True
+                yield Accepted()
+                await self._settled_within(LOAD_PATIENCE)
+            self._life.check()
+            async with aclosing(self._answer(request)) as outcomes:
+                async for outcome in outcomes:
+                    if not (is_accepted and isinstance(outcome, Accepted)):
+                        yield outcome
+
+    async def _answer(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """What the engine, which is ready, says to the request."""
+        child = self._life.child
+        assert child is not None
         id = next(self._ids)
         queue = self._queues[id] = asyncio.Queue()
         try:
-            self._child.send(Submit(id, _without_unknown(request)))
+            child.send(Submit(id, _without_unknown(request)))
             while True:
                 outcome = await queue.get()
                 if isinstance(outcome, Failure | Usage):
@@ -108,84 +116,33 @@ class TransformersAdapter:
                     return
         finally:
             if self._queues.pop(id, None) is not None:
-                self._child.send(Cancel(id))
+                child.send(Cancel(id))
 
-    async def _restarted(self) -> None:
-        """Give an engine that is being started again a moment."""
+    def _check_queue(self) -> None:
+        """Raise QueueFull if as many requests wait as may."""
+        running, waiting = self._settings.max_concurrent_count, self._settings.max_waiting_count
+        if waiting is not None and self._life.users >= running + waiting:
+            raise QueueFull(f"{self._settings.name} has {self._life.users} requests to answer already; try again later")
+
+    async def _settled_within(self, seconds: float) -> bool:
         try:
-            await asyncio.wait_for(self._settled.wait(), RESTART_PATIENCE)
+            await asyncio.wait_for(self._life.settled(), seconds)
         except TimeoutError:
-            return
-
-    def _check(self) -> None:
-        name, state = self._settings.name, self._state
-        if state.phase == "ready":
-            return
-        if state.phase == "loading":
-            progress = "" if state.progress is None else f" ({state.progress:.0%})"
-            raise ModelUnavailable(f"{name} is loading: {state.detail}{progress}", retry_after=2)
-        raise ModelUnavailable(f"{name} is not available: {state.detail or state.phase}", code="model_not_available")
-
-    # The engine's life
-
-    async def _supervise(self) -> None:
-        """Keep an engine process going until the model proves impossible to load."""
-        early_deaths = 0
-        while self._state.phase != "failed":
-            try:
-                lived = await self._live()
-            except OSError as error:
-                logger.exception("%s: no engine process can be started", self._settings.name)
-                self._give_up(f"no engine process can be started: {error}")
-                return
-            early_deaths = 0 if lived > STEADY_SECONDS else early_deaths + 1
-            if early_deaths >= MOST_EARLY_DEATHS and not self._was_ready:
-                self._give_up(f"the engine process died {early_deaths} times while it loaded; is there enough memory?")
-            elif early_deaths > 1:
-                await asyncio.sleep(min(2.0 ** (early_deaths - 2), LONGEST_DELAY))
-
-    async def _live(self) -> float:
-        """One engine process, from start to end; how many seconds it lived."""
-        started = time.monotonic()
-        self._starts += 1
-        async with engine_process(self._settings, self._receive) as self._child:
-            status = await self._child.wait()
-            if self._state.phase != "failed":
-                self._engine_died(status)
-        return time.monotonic() - started
-
-    def _engine_died(self, status: int) -> None:
-        how = f"was ended by signal {-status}" if status < 0 else f"ended with exit status {status}"
-        logger.error("%s: the engine process %s; it is started again", self._settings.name, how)
-        self._settled.clear()
-        self._state = ModelState("loading", f"starting again, for the engine process {how}")
-        self._earlier = msgspec.structs.replace(_sum(self._earlier, self._counters), running=0, waiting=0)
-        self._counters = ModelCounters()
-        self._lose_requests(f"the engine process of {self._settings.name} {how}; try again")
-
-    def _give_up(self, why: str) -> None:
-        self._state = ModelState("failed", why)
-        self._settled.set()
-        logger.error("%s cannot be served: %s", self._settings.name, why)
+            return False
+        return True
 
     def _lose_requests(self, why: str) -> None:
+        """The engine is gone, and with it what it was doing."""
+        self._earlier = msgspec.structs.replace(_sum(self._earlier, self._counters), running=0, waiting=0)
+        self._counters = ModelCounters()
         for queue in self._queues.values():
             queue.put_nowait(Failure(EngineDied(why).report()))
 
-    def _receive(self, message: FromEngine) -> None:
-        match message:
-            case Step():
-                self._counters = message.counters
-                for id, outcome in message.outcomes:
-                    if (queue := self._queues.get(id)) is not None:
-                        queue.put_nowait(outcome)
-            case State():
-                self._state, self._context_length = message.state, message.context_length or self._context_length
-                if message.state.phase == "ready":
-                    self._was_ready = True
-                    self._settled.set()
-                elif message.state.phase == "failed":
-                    self._give_up(message.state.detail)
+    def _receive(self, step: Step) -> None:
+        self._counters = step.counters
+        for id, outcome in step.outcomes:
+            if (queue := self._queues.get(id)) is not None:
+                queue.put_nowait(outcome)
 
 
 def _without_unknown(request: GenerationRequest) -> GenerationRequest:

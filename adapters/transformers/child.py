@@ -100,13 +100,18 @@ class Line:
 
 
 @asynccontextmanager
-async def engine_process(settings: ModelSettings, receive: Receive) -> AsyncIterator[Child]:
-    """A new engine process for a model, gone when the context ends; `receive` gets what it says."""
+async def engine_process(
+    settings: ModelSettings, receive: Receive, *, memory_patience: float = 0.0
+) -> AsyncIterator[Child]:
+    """A new engine process for a model, gone when the context ends; `receive` gets what it says.
+
+    If too little memory is free it waits for more, `memory_patience` seconds at most.
+    """
     with tempfile.TemporaryDirectory(prefix="model-compose-") as folder, zmq.Context() as context:
         socket = context.socket(zmq.PAIR)
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.RCVHWM, 0)
-        launch = _listen(socket, settings, Path(folder))
+        launch = msgspec.structs.replace(_listen(socket, settings, Path(folder)), memory_patience=memory_patience)
         with Line(socket, receive) as line:
             process = await _start(launch)
             log = asyncio.create_task(_pass_log_on(process.stderr, settings.name))

@@ -18,11 +18,15 @@ from .settings import ModelSettings
 
 
 class Launch(msgspec.Struct, frozen=True):
-    """The child's first and only line of input; `server_key` is CURVE's public key where the address is not private."""
+    """The child's first and only line of input; `server_key` is CURVE's public key where the address is not private.
+
+    `memory_patience` is for how many seconds to wait if too little memory is free.
+    """
 
     settings: ModelSettings
     address: str
     server_key: bytes | None = None
+    memory_patience: float = 0.0
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import torch
 
-from ..errors import ConfigError, ModelUnavailable
+from ..errors import ConfigError, OutOfMemory
 from .settings import ModelSettings
 
 logger = logging.getLogger(__name__)
@@ -132,14 +132,14 @@ def _count(tensor: dict[str, Any]) -> int:
 
 
 def check_memory(settings: ModelSettings, needed: int, device: torch.device, dtype: torch.dtype) -> None:
-    """Raise ModelUnavailable if `needed` bytes of weights do not fit into what is free."""
+    """Raise OutOfMemory if `needed` bytes of weights do not fit into what is free."""
     free = free_memory(device)
     if needed * OVERHEAD <= free:
         return
     ways = ["a smaller model", "a quantized one"]
     if dtype == torch.float32:
         ways.insert(0, "precision: bfloat16")
-    raise ModelUnavailable(
+    raise OutOfMemory(
         f"{settings.source} needs {needed * OVERHEAD / GIGABYTE:.1f} GB of memory as {str(dtype)[6:]} and "
         f"{free / GIGABYTE:.1f} GB are free on {device}; close other programs, or choose {' or '.join(ways)}"
     )

@@ -14,9 +14,10 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import msgspec
 import psutil
@@ -31,6 +32,8 @@ from .settings import ModelSettings, refuse_unhonoured
 if TYPE_CHECKING:
     from .engine import Engine
     from .load import LoadedModel
+
+T = TypeVar("T")
 
 LOAD_FAILED = 3
 
@@ -142,17 +145,21 @@ def _engine(settings: ModelSettings, report: Report, patience: float) -> tuple[L
 
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_cores())
+    loaded = when_it_fits(lambda: load(settings, report), report, patience)
+    return loaded, Engine(loaded, settings.max_concurrent_count)
+
+
+def when_it_fits(load: Callable[[], T], report: Report, patience: float) -> T:
+    """What `load` gives, tried again for so many seconds if it raises OutOfMemory; `report` is told of that."""
     deadline = time.monotonic() + patience
     while True:
         try:
-            loaded = load(settings, report)
+            return load()
         except OutOfMemory as error:
             if time.monotonic() > deadline:
                 raise
-            report(ModelState("loading", f"waiting, for {error.message}", lacks_memory=True))
+            report(ModelState("loading", f"waiting for memory: {error.message}", lacks_memory=True))
             time.sleep(SECONDS_BETWEEN_LOOKS)
-        else:
-            return loaded, Engine(loaded, settings.max_concurrent_count)
 
 
 def _cores() -> int:

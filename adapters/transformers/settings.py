@@ -21,7 +21,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     How long there is an engine: without `preload` it is started by the first request. After `keep_alive` seconds
     without a request it is ended, and the next request starts it again; None is never. Of requests beyond
-    `max_concurrent_count`, `max_waiting_count` wait at most and further ones are refused; None is no limit.
+    `max_concurrent_count`, `max_waiting_count` wait at most and further ones are refused; None is no limit. A negative
+    `keep_alive` is never, too.
     """
 
     name: str
@@ -45,12 +46,11 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     max_waiting_count: int | None = None
 
 
-NOT_HONOURED = ("kv_cache_memory", "max_batch_tokens", "compile", "keep_alive", "max_waiting_count")
-"""Settings that are refused if they are set; `preload` False is too."""
+NOT_HONOURED = ("kv_cache_memory", "max_batch_tokens", "compile")
 
 
 def refuse_unhonoured(settings: ModelSettings) -> None:
     """Raise ConfigError for a setting that has no effect yet."""
-    unhonoured = [name for name in NOT_HONOURED if getattr(settings, name) is not None]
-    if unhonoured or not settings.preload:
-        raise ConfigError(f"'{(*unhonoured, 'preload')[0]}' is not supported yet; leave it out")
+    for name in NOT_HONOURED:
+        if getattr(settings, name) is not None:
+            raise ConfigError(f"'{name}' is not supported yet; leave it out")

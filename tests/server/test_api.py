@@ -382,6 +382,8 @@ async def test_the_bodies_are_documented(client: Client) -> None:
         "/v1/completions",
         "/v1/models",
         "/v1/models/{model_id}",
+        "/v1/models/load",
+        "/v1/models/unload",
         "/health",
         "/metrics",
     }

@@ -39,6 +39,12 @@ def settings_of(component: ChatModelComponent | TextModelComponent, folder: Path
         peft_adapters=tuple(_place(each, folder) for each in component.peft_adapters),
         max_model_len=component.max_model_len,
         max_concurrent_count=component.max_concurrent_count or DEFAULT_CONCURRENCY,
+        kv_cache_memory=component.kv_cache_memory,
+        max_batch_tokens=component.max_batch_tokens,
+        compile=component.compile,
+        preload=component.preload,
+        keep_alive=component.keep_alive,
+        max_waiting_count=component.max_waiting_count,
     )
 
 

@@ -44,8 +44,8 @@ async def adapter(tiny_model: TinyModel) -> AsyncIterator[TransformersAdapter]:
 
 
 def engine_pid(adapter: TransformersAdapter) -> int:
-    assert adapter._child is not None
-    return adapter._child.pid
+    assert adapter._life.child is not None
+    return adapter._life.child.pid
 
 
 def counters(adapter: TransformersAdapter) -> ModelCounters:
@@ -183,7 +183,7 @@ async def test_nothing_but_the_engines_log_is_left_when_it_ends(
     children = set(psutil.Process().children())
     async with TransformersAdapter(settings_of(tiny_model("gpt2"))) as adapter:
         await adapter.ready()
-        folder = Path(adapter._child.address.removeprefix("ipc://")).parent  # type: ignore[union-attr]
+        folder = Path(adapter._life.child.address.removeprefix("ipc://")).parent  # type: ignore[union-attr]
         assert folder.stat().st_mode & 0o77 == 0
         stream = adapter.generate(text_request(max_tokens=FOREVER))
         assert isinstance(await anext(stream), Accepted)

@@ -30,7 +30,7 @@ async def main():
     async with TransformersAdapter(ModelSettings(name="tiny", source=sys.argv[1])) as adapter:
         await adapter.ready()
         assert "torch" not in sys.modules and "transformers" not in sys.modules
-        print(adapter._child.pid, adapter._child.address, flush=True)
+        print(adapter._life.child.pid, adapter._life.child.address, flush=True)
         await asyncio.sleep(60)
 
 asyncio.run(main())

@@ -12,14 +12,7 @@ from modelcompose.adapters.transformers.settings import ModelSettings, refuse_un
 
 @pytest.mark.parametrize(
     "setting",
-    [
-        {"kv_cache_memory": 1_000_000_000},
-        {"max_batch_tokens": 512},
-        {"compile": False},
-        {"keep_alive": 300.0},
-        {"max_waiting_count": 0},
-        {"preload": False},
-    ],
+    [{"kv_cache_memory": 1_000_000_000}, {"max_batch_tokens": 512}, {"compile": False}],
 )
 def test_a_setting_without_effect_is_refused_by_name(setting: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(setting))):
