@@ -40,6 +40,7 @@ class Endpoint:
         lines = [f"host: {host}" if port is None else f"host: {host}:{port}"]
         lines += [f"authorization: Bearer {api_key}"] if api_key else []
         self._always = "".join(f"{line}\r\n" for line in lines).encode("latin-1")
+        self._context: ssl.SSLContext | None = None
         self._posts: dict[str, bytes] = {}
         self._free: list[Connection] = []
         self._open: set[Connection] = set()
@@ -96,18 +97,24 @@ class Endpoint:
         if self._is_closed:
             raise Unreachable("it is used no more")
         loop = asyncio.get_running_loop()
-        context = ssl.create_default_context() if self._is_secure else None
+        if self._is_secure and self._context is None:
+            self._context = ssl.create_default_context()
         try:
             async with asyncio.timeout(self._patience.connect):
                 _, connection = await loop.create_connection(
                     lambda: Connection(self._patience, self._free.append, self._forget),
                     self._host,
                     self._port,
-                    ssl=context,
+                    ssl=self._context,
                     happy_eyeballs_delay=0.25,
                 )
         except TimeoutError as error:
             raise Unreachable(f"no connection after {self._patience.connect:g} seconds") from error
+        except ssl.SSLCertVerificationError as error:
+            raise Unreachable(
+                f"its certificate is not trusted ({error.verify_message}); "
+                "the environment variable SSL_CERT_FILE names a file of those that are"
+            ) from error
         except OSError as error:
             raise Unreachable(error.strerror or str(error) or type(error).__name__) from error
         self._open.add(connection)
