@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
-from programs import SLOTS, Program, Running, found, started
+from programs import NAMES, SLOTS, Program, Running, found, started
 from random_models import SHAPES, made, text
 from streams import Answer, Ask, Plan, rate, run
 
@@ -370,7 +370,7 @@ def main() -> None:
                 print(f"{model} {name}: {_line(result)}", flush=True)
                 if args.json is not None:
                     args.json.write_text(json.dumps([asdict(each) for each in results.values()], indent=1))
-    print("\n".join(tables(list(results.values()), list(programs))))
+    print("\n".join(tables(list(results.values()), NAMES)))
 
 
 def _line(result: Result) -> str:
@@ -388,7 +388,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--models", default=",".join(SHAPES), help="empty: only show the results of --json")
     parser.add_argument("--streams", default="1,4,16,64")
     parser.add_argument("--prompts", default="32,512,2000")
-    parser.add_argument("--against", default="transformers,transformers-batching,vllm,llama")
+    parser.add_argument("--against", default=",".join(NAMES[1:]))
     parser.add_argument("--without-ours", action="store_true")
     parser.add_argument("--parts", default=",".join([*PARTS, *OWN_PARTS, HTTP]))
     parser.add_argument("--repeat", type=int, default=3)

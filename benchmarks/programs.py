@@ -175,8 +175,12 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+NAMES = ("ours", "transformers", "transformers-batching", "vllm", "llama")
+"""What `--against` takes, and this server."""
+
+
 def found(python: str = sys.executable, **given: Path | None) -> dict[str, Program]:
-    """The programs that there are, by the names that `--against` takes."""
+    """The programs that there are, by their names."""
     programs = {"ours": ours(python)}
     if (command := given.get("transformers")) is not None and command.exists():
         programs["transformers"] = transformers(command, batches=False)
