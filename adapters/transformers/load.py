@@ -30,7 +30,15 @@ from ..errors import ConfigError, ModelUnavailable
 from .detokenize import Vocabulary
 from .hub import ModelFiles, Report, explained, local_folder
 from .limits import context_length
-from .placement import check_memory, choose_device, choose_dtype, read_headers, size_in_memory, stored_dtype
+from .placement import (
+    check_memory,
+    choose_device,
+    choose_dtype,
+    read_headers,
+    size_in_memory,
+    stored_dtype,
+    turn_to_load,
+)
 from .response_formats import ResponseFormat, response_format
 from .settings import ModelSettings
 from .tasks import check_task
@@ -106,22 +114,23 @@ def _model(
     headers = read_headers(weights)
     stored = stored_dtype(headers) or _dtype_of(config) or torch.float32
     dtype = choose_dtype(settings.precision, stored, device)
-    if quantization is None:
-        needed = size_in_memory(headers, dtype) or sum(path.stat().st_size for path in weights)
-        check_memory(settings, needed, device, dtype)
-    automatic = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    report(ModelState("loading", f"loading the weights of {settings.source}", 0.0))
-    with _weights_progress(settings, report):
-        model, loading = automatic.from_pretrained(  # type: ignore[misc]
-            files.folder,
-            config=config,
-            dtype=dtype,
-            device_map=None if device.type == "cpu" else {"": device},
-            quantization_config=quantization,
-            trust_remote_code=settings.trust_remote_code,
-            use_safetensors=bool(headers),
-            output_loading_info=True,
-        )
+    with turn_to_load(report):
+        if quantization is None:
+            needed = size_in_memory(headers, dtype) or sum(path.stat().st_size for path in weights)
+            check_memory(settings, needed, device, dtype)
+        automatic = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        report(ModelState("loading", f"loading the weights of {settings.source}", 0.0))
+        with _weights_progress(settings, report):
+            model, loading = automatic.from_pretrained(  # type: ignore[misc]
+                files.folder,
+                config=config,
+                dtype=dtype,
+                device_map=None if device.type == "cpu" else {"": device},
+                quantization_config=quantization,
+                trust_remote_code=settings.trust_remote_code,
+                use_safetensors=bool(headers),
+                output_loading_info=True,
+            )
     if missing := sorted(loading["missing_keys"]):
         some = ", ".join(missing[:3])
         raise ConfigError(f"{settings.source} lacks {len(missing)} weights of a {type(model).__name__} ({some} ...)")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import struct
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,9 @@ from typing import Any
 import psutil
 import torch
 
+from ..base import ModelState
 from ..errors import ConfigError, OutOfMemory
+from .hub import Report
 from .settings import ModelSettings
 
 logger = logging.getLogger(__name__)
@@ -143,6 +148,29 @@ def check_memory(settings: ModelSettings, needed: int, device: torch.device, dty
         f"{settings.source} needs {needed * OVERHEAD / GIGABYTE:.1f} GB of memory as {str(dtype)[6:]} and "
         f"{free / GIGABYTE:.1f} GB are free on {device}; close other programs, or choose {' or '.join(ways)}"
     )
+
+
+@contextmanager
+def turn_to_load(report: Report) -> Iterator[None]:
+    """Let none of this user's other models be loaded meanwhile: what is free would be counted on twice."""
+    try:
+        import fcntl
+
+        place = Path(tempfile.gettempdir()) / f"model-compose-{os.getuid()}.loading"
+        lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except (ImportError, OSError):  # Windows, or a folder for temporary files that is none
+        logger.debug("models may be loaded at the same time", exc_info=True)
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report(ModelState("loading", "waiting until another model is loaded"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def free_memory(device: torch.device) -> int:

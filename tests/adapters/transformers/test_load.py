@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from modelcompose.adapters.errors import ConfigError, ModelUnavailable
 from modelcompose.adapters.transformers import placement
 from modelcompose.adapters.transformers.limits import own_context_length
 from modelcompose.adapters.transformers.load import LoadedModel, load
-from modelcompose.adapters.transformers.placement import choose_device, choose_dtype
+from modelcompose.adapters.transformers.placement import choose_device, choose_dtype, turn_to_load
 from modelcompose.adapters.transformers.settings import ModelSettings
 
 
@@ -330,3 +332,22 @@ def test_states_are_told_in_order(tiny_model: TinyModel) -> None:
     load(ModelSettings(name="tiny", source=str(tiny_model("llama"))), states.append)
     assert states[0].detail.startswith("looking at")
     assert states[-1].detail.startswith("loading the weights")
+
+
+def test_two_models_do_not_count_on_the_same_memory() -> None:
+    told: list[ModelState] = []
+    entered = threading.Event()
+
+    def load_another() -> None:
+        with turn_to_load(told.append):
+            entered.set()
+
+    other = threading.Thread(target=load_another)
+    with turn_to_load(told.append):
+        other.start()
+        while not told:
+            time.sleep(0.001)
+        assert not entered.is_set()
+    other.join(10)
+    assert entered.is_set()
+    assert [state.detail for state in told] == ["waiting until another model is loaded"]
