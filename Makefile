@@ -33,7 +33,7 @@ test: $(VENV)/installed-dev  ## run the tests (ARGS goes to pytest)
 	$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
 
 test-vllm: $(VENV)/installed-dev $(VLLM_VENV)/installed  ## test with the real vLLM, on CPUs, in an environment of its own
-	VLLM_ENVIRONMENT=$(VLLM_VENV) $(BIN)/python -m pytest -p no:cacheprovider tests/vllm tests/adapters/vllm $(ARGS)
+	VLLM_ENVIRONMENT=$(VLLM_VENV) $(BIN)/python -m pytest -p no:cacheprovider tests/vllm $(ARGS)
 
 test-web: $(VENV)/installed-web $(CHROMIUM)  ## test the Web UI in Chromium, which is installed on Debian and Ubuntu (ARGS="--pictures" renews docs/images)
 	CHROMIUM=$(CHROMIUM) $(BIN)/python -m pytest -p no:cacheprovider tests/web $(ARGS)

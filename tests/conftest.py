@@ -20,7 +20,7 @@ sys.dont_write_bytecode = False
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["served"]
-collect_ignore = [] if os.environ.get("VLLM_ENVIRONMENT") else ["vllm", "adapters/vllm/test_managed.py"]
+collect_ignore = [] if os.environ.get("VLLM_ENVIRONMENT") else ["vllm"]
 collect_ignore += [] if os.environ.get("CHROMIUM") else ["web"]
 
 hypothesis.settings.register_profile("shared-machine", deadline=None)

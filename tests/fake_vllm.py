@@ -1,7 +1,13 @@
-"""A package called vllm that pip can install: a server with vLLM's routes and options, and no model in it."""
+"""A package called vllm that pip can install: a server with vLLM's routes and options, and no model in it.
+
+With `GATE` in its environment, a folder, it is loaded when there is a file `loaded`, and goes on with its answers after
+their first piece when there is a file `go`.
+"""
 
 from __future__ import annotations
 
+import subprocess
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -20,8 +26,15 @@ if given.model.endswith("broken"):
     print("(EngineCore pid=1) ERROR [core.py:1] ValueError: no weights in " + given.model, flush=True)
     raise RuntimeError("Engine core initialization failed. See root cause above.")
 print("Loading safetensors checkpoint shards:  40%|####      | 2/5", end="\\r", flush=True)
-time.sleep(float(os.environ.get("SECONDS_TO_LOAD", "0.3")))
-running = 0
+gate = os.environ.get("GATE")
+
+
+def wait(name):
+    while gate and not os.path.exists(os.path.join(gate, name)):
+        time.sleep(0.01)
+
+
+wait("loaded")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -29,13 +42,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         model = {"id": given.served_model_name, "max_model_len": int(given.max_model_len or 100)}
-        about = {"argv": sys.argv[1:], "path": sys.path, "cwd": os.getcwd(), "pid": os.getpid(), "running": running}
+        about = {"argv": sys.argv[1:], "path": sys.path, "cwd": os.getcwd(), "pid": os.getpid()}
         self.whole({"object": "list", "data": [model], **about})
 
     def do_POST(self):
-        global running
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        running += 1
         try:
             if body.get("stream"):
                 self.stream(body)
@@ -46,8 +57,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
                             "choices": [choice], "usage": usage})
         except OSError:
             pass
-        finally:
-            running -= 1
 
     def stream(self, body):
         self.send_response(200)
@@ -61,7 +70,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             item = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": body["model"],
                     "choices": [choice]}
             self.wfile.write(b"data: " + json.dumps(item).encode() + b"\\n\\n")
-            time.sleep(0.02)
+            wait("go")
         self.wfile.write(b"data: [DONE]\\n\\n")
         self.close_connection = True
 
@@ -105,3 +114,10 @@ def write_wheel(folder: Path) -> Path:
         for name, text in {**FILES, "vllm-1.0.dist-info/RECORD": record}.items():
             archive.writestr(name, text)
     return wheel
+
+
+def make_environment(venv: Path, python: str) -> None:
+    """A virtual environment with the pip that the tests' own has; to install one takes seconds."""
+    subprocess.run([python, "-m", "venv", "--without-pip", str(venv)], check=True)
+    (packages,) = venv.glob("lib/python*/site-packages")
+    (packages / "pip.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
