@@ -134,14 +134,25 @@ class ModelState(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ModelCounters(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Counts since the model was first started; `running` and `waiting` are requests at this moment."""
+    """Counts since the model was first started; those of this moment come first.
+
+    `running` and `waiting` are requests, `rows` the answers that are being generated, `kv_used` the taken share of the
+    KV cache. `prompt_tokens` were computed, `cached_tokens` found in the cache. `preempted` answers were interrupted
+    for want of memory.
+    """
 
     running: int = 0
     waiting: int = 0
+    rows: int = 0
+    kv_used: float = 0.0
     requests: int = 0
     cancelled: int = 0
+    preempted: int = 0
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     generated_tokens: int = 0
+    steps: int = 0
+    step_seconds: float = 0.0
     engine_starts: int = 0
 
 

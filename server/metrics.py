@@ -16,12 +16,21 @@ from .memory import Memory
 from .record import Record
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-_GAUGES = {"running": "Requests being answered now.", "waiting": "Requests waiting for their turn now."}
+_GAUGES = {
+    "running": "Requests being answered now.",
+    "waiting": "Requests waiting for their turn now.",
+    "rows": "Answers being generated now.",
+    "kv_used": "Share of the KV cache that is taken now.",
+}
 _COUNTERS = {
     "requests": "Requests taken.",
     "cancelled": "Requests given up because their client left.",
-    "prompt_tokens": "Tokens of prompts.",
+    "preempted": "Answers interrupted for want of memory.",
+    "prompt_tokens": "Tokens of prompts that were computed.",
+    "cached_tokens": "Tokens of prompts that were in the cache.",
     "generated_tokens": "Tokens generated.",
+    "steps": "Steps of the model.",
+    "step_seconds": "Time that the steps took.",
     "engine_starts": "Starts of the model's process.",
 }
 

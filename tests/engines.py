@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from modelcompose.adapters.base import GenerationRequest, Sampling
 from modelcompose.adapters.errors import ComposeError
 from modelcompose.adapters.events import Completion, Event, collect
@@ -23,6 +25,12 @@ def loaded(folder: Path) -> LoadedModel:
     """The model of a folder in float32, on the CPU; loaded once a test run."""
     settings = ModelSettings(name="tiny", source=str(folder), device="cpu", precision="float32")
     return load(settings, lambda _state: None)
+
+
+def engine_of(model: LoadedModel, max_running: int = 4, **fields: Any) -> Engine:
+    """An engine with little memory to itself."""
+    settings = ModelSettings(name="tiny", source="", max_concurrent_count=max_running, **fields)
+    return Engine(model, msgspec.structs.replace(settings, kv_cache_memory=settings.kv_cache_memory or 1 << 22))
 
 
 def text_request(*prompts: str | tuple[int, ...], n: int = 1, **fields: Any) -> GenerationRequest:

@@ -26,8 +26,8 @@ SILENT_PATIENCE = 10.0
 LOAD_PATIENCE = 300.0
 """Seconds that a request waits for its model to be loaded at all."""
 
-EXTRA_FIELDS = ("add_special_tokens",)
-"""What `prompt.py` reads of a request's `extra`."""
+EXTRA_FIELDS = ("add_special_tokens", "priority")
+"""What the engine reads of a request's `extra`."""
 
 
 class TransformersAdapter:

@@ -1,35 +1,46 @@
 """The loop's inside: requests in, one step at a time, events out. No sockets, no processes.
 
-A step gives every running sequence one token, then reads some tokens of new prompts. `forward.py` computes,
-`sampling.py` chooses, `output.py` makes events of it, `scheduler.py` says whose turn it is.
+A step gives every running sequence one token and reads some tokens of new prompts, all in one forward where the model
+allows it. `in_rows.py` or `in_turns.py` computes, `sampling.py` chooses, `output.py` makes events of it,
+`scheduler.py` says whose turn it is.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from functools import partial
+import time
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..base import GenerationRequest, ModelCounters, Sampling
-from ..errors import ComposeError, ContextLengthExceeded, InvalidRequest, ModelUnavailable, UnsupportedParameter
+from ..errors import (
+    ComposeError,
+    ContextLengthExceeded,
+    InvalidRequest,
+    ModelUnavailable,
+    QueueFull,
+    UnsupportedParameter,
+)
 from ..events import Accepted, Event, FinishReason, Usage
-from .forward import Forward, decoder_start
+from .computer import computer_for
 from .grammar import GrammarCompiler
+from .in_turns import decoder_start
 from .load import LoadedModel
 from .messages import Failure, Outcome
 from .output import ChoiceOutput, Logprob
+from .pace import Pace
+from .placement import is_out_of_memory
 from .processors import ModelProcessors
 from .prompt import EncodedPrompt, PromptBuilder
-from .sampling import Sampler, with_defaults
-from .scheduler import Request, Scheduler, Sequence
+from .rows import row_length
+from .sampling import Sampler, choose, with_defaults
+from .scheduler import Scheduler
+from .sequences import Computed, Request, Sequence
+from .settings import ModelSettings
 
 logger = logging.getLogger(__name__)
-
-PROMPT_BUDGET = {"cpu": 256, "mps": 512}
-"""Prompt tokens a step, so that running answers are not held up for long; a GPU is done with 2048 as fast."""
 
 
 class Engine:
@@ -39,18 +50,24 @@ class Engine:
     first, then the answer's events, ending in `Usage` or a `Failure`.
     """
 
-    def __init__(self, loaded: LoadedModel, max_running: int) -> None:
+    def __init__(self, loaded: LoadedModel, settings: ModelSettings) -> None:
         self._loaded = loaded
-        self._forward = Forward(loaded)
         self._prompts = PromptBuilder(loaded)
         self._grammars = GrammarCompiler(loaded)
         self._processors = ModelProcessors(loaded)
         self._starts = decoder_start(loaded) if loaded.is_encoder_decoder else []
-        budget = PROMPT_BUDGET.get(loaded.device.type, 2048) if self._forward.can_chunk else None
-        self._scheduler = Scheduler(max_running, budget)
+        self._computer = computer_for(loaded, settings)
+        self._scheduler = Scheduler(
+            settings.max_concurrent_count,
+            self._computer.memory_tokens,
+            row_length,
+            can_chunk=self._computer.can_chunk,
+        )
+        self._max_waiting = settings.max_waiting_count
+        self._pace = Pace(loaded.device, settings.max_batch_tokens)
         self._requests: dict[int, Request] = {}
         self._outcomes: list[tuple[int, Outcome]] = []
-        self._accepted = self._cancelled = self._prompt_tokens = self._generated_tokens = 0
+        self._counts = Counts()
 
     @property
     def is_idle(self) -> bool:
@@ -59,44 +76,61 @@ class Engine:
     @property
     def counters(self) -> ModelCounters:
         running = sum(request.is_running for request in self._requests.values())
+        memory = self._computer.memory_tokens
         return ModelCounters(
             running=running,
             waiting=len(self._requests) - running,
-            requests=self._accepted,
-            cancelled=self._cancelled,
-            prompt_tokens=self._prompt_tokens,
-            generated_tokens=self._generated_tokens,
+            rows=len(self._scheduler.running),
+            kv_used=self._scheduler.held_tokens / memory if memory else 0.0,
+            **vars(self._counts),
         )
 
+    @torch.inference_mode()
     def add(self, id: int, request: GenerationRequest) -> None:
         """Queue a request, or refuse it."""
         try:
+            self._check_queue()
             self._requests[id] = accepted = self._prepare(id, request)
         except Exception as error:  # one request's fault must not become everybody's
             self._fail(id, error)
             return
-        self._accepted += 1
-        self._scheduler.waiting.extend(accepted.sequences)
+        self._counts.requests += 1
+        for sequence in accepted.sequences:
+            self._scheduler.add(sequence)
         self._outcomes.append((id, Accepted()))
 
+    @torch.inference_mode()
     def cancel(self, id: int) -> None:
         """Forget a request; one that is over already is no error."""
         if id in self._requests:
-            self._cancelled += 1
+            self._counts.cancelled += 1
             self._drop(id)
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, Outcome]]:
         """One token for every running sequence, and a piece of the prompts that are still to be read."""
-        self._scheduler.admit()
-        for sequence in self._scheduler.decodes():
-            self._turn(sequence, self._decode)
-        for sequence, count in self._scheduler.prefills():
-            self._turn(sequence, partial(self._prefill, count=count))
+        self._admit()
+        running = list(self._scheduler.running)
+        pieces = list(self._scheduler.pieces(self._pace.budget(len(running)), self._begin))
+        pieces = [piece for piece in pieces if piece.sequence.place is not None]
+        if running or pieces:
+            began = time.perf_counter()
+            computed = self._computer.step(running, pieces)
+            self._counts.prompt_tokens += sum(piece.length for piece in pieces if piece.sequence.generated == 0)
+            self._take(computed)
+            seconds = time.perf_counter() - began
+            self._pace.note(len(running), sum(piece.length for piece in pieces), seconds)
+            self._counts.steps += 1
+            self._counts.step_seconds += seconds
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
     # What comes in
+
+    def _check_queue(self) -> None:
+        waiting = sum(not request.is_running for request in self._requests.values())
+        if waiting >= self._max_waiting:
+            raise QueueFull(f"{waiting} requests wait for {self._loaded.name} already; try again in a while")
 
     def _prepare(self, id: int, request: GenerationRequest) -> Request:
         if self._loaded.is_encoder_decoder and request.echo and request.logprobs is not None:
@@ -104,7 +138,10 @@ class Engine:
             raise UnsupportedParameter.named("echo", why)
         prompts = self._prompts.build(request)
         self._check_token_ids(request, prompts)
-        accepted = Request(id, request, sum(len(prompt.token_ids) for prompt in prompts))
+        priority = request.extra.get("priority", 0)
+        if not isinstance(priority, int):
+            raise InvalidRequest("'priority' must be a whole number; less comes first", param="priority")
+        accepted = Request(id, request, sum(len(prompt.token_ids) for prompt in prompts), priority)
         for index, prompt in enumerate(prompts):
             limit = self._limit(request, prompt)
             for k in range(request.n):
@@ -154,42 +191,81 @@ class Engine:
 
     # What is computed
 
-    def _turn(self, sequence: Sequence, work: Callable[[Sequence], None]) -> None:
-        """Do a sequence's share of a step; where memory runs out, its request fails and no other."""
+    def _admit(self) -> None:
+        for sequence in self._scheduler.admit():
+            sequence.request.is_running = True
+            if sequence.limit == 0 and not sequence.scores_prompt:
+                self._say(sequence, None, None)
+        for sequence in self._scheduler.make_room():
+            self._counts.preempted += 1
+            self._release(sequence)
+
+    def _begin(self, sequence: Sequence) -> None:
+        """Give a sequence a cache, with what is known of its prompt."""
+        sequence.prompt_logprobs.clear()
         try:
-            work(sequence)
+            self._computer.start(sequence)
         except Exception as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             self._fail(sequence.request.id, error)
-
-    def _decode(self, sequence: Sequence) -> None:
-        self._advance(sequence, self._compute(sequence, 1)[-1])
-
-    def _prefill(self, sequence: Sequence, count: int) -> None:
-        """Read `count` more tokens of a prompt; the last of them gives the first new token."""
-        scores_prompt = sequence.request.request.echo and sequence.request.request.logprobs is not None
-        if sequence.limit == 0 and not scores_prompt:
-            self._advance(sequence, None)
             return
-        logits = self._compute(sequence, count, last_only=not scores_prompt)
-        if scores_prompt:
-            self._score_prompt(sequence, logits)
-        if sequence.left_of_prompt == 0:
-            for sibling in self._siblings(sequence):
-                assert sequence.state is not None
-                sibling.state, sibling.computed = sequence.state.copy(), sequence.computed
-                sibling.prompt_logprobs = sequence.prompt_logprobs
-                self._advance(sibling, logits[-1])
-            self._advance(sequence, logits[-1])
+        self._counts.cached_tokens += sequence.computed
+        if sequence.generated == 0 and sequence.choice % sequence.request.request.n == 0:
+            sequence.request.cached_tokens += sequence.computed
 
-    def _siblings(self, sequence: Sequence) -> list[Sequence]:
-        """Running choices that start from the same prompt and have not begun to read it."""
-        return [
-            other
-            for other in self._scheduler.running
-            if other.prompt is sequence.prompt and other.computed == 0 and other is not sequence
-        ]
+    def _take(self, computed: Computed) -> None:
+        """New tokens for those that were computed, and for the other choices of prompts that were read."""
+        for sequence, error in computed.failed:
+            self._fail(sequence.request.id, error)
+        for sequence, logits in computed.scores:
+            self._score_prompt(sequence, logits)
+        sequences, places = self._with_siblings(computed)
+        if not sequences or computed.logits is None:
+            return
+        logits = computed.logits if places == list(range(len(computed.logits))) else computed.logits[places]
+        chosen = choose(logits, [sequence.sampler for sequence in sequences])
+        logprobs = self._logprobs(sequences, chosen, logits)
+        for sequence, token, logprob in zip(sequences, chosen, logprobs, strict=True):
+            if sequence.request.id not in self._requests:
+                continue  # another of its choices failed
+            try:
+                self._say(sequence, token, logprob)
+            except Exception as error:  # a request's own fault: its grammar, its processors, its parser
+                self._fail(sequence.request.id, error)
+
+    def _with_siblings(self, computed: Computed) -> tuple[list[Sequence], list[int]]:
+        """The sequences that get a token, and the places of their logits."""
+        sequences: list[Sequence] = []
+        places: list[int] = []
+        for place, sequence in enumerate(computed.sequences):
+            if sequence.request.id not in self._requests:
+                continue
+            both = [sequence]
+            if sequence in self._scheduler.reading:
+                both += self._forked(sequence)
+            for each in both:
+                if each in self._scheduler.reading:
+                    self._scheduler.run(each)
+            sequences += both
+            places += [place] * len(both)
+        return sequences, places
+
+    def _forked(self, sequence: Sequence) -> list[Sequence]:
+        """The other choices of a prompt that was read, which start from the same cache."""
+        forked = []
+        for other in list(self._scheduler.reading):
+            if other.prompt is sequence.prompt and other.place is None and other.generated == sequence.generated == 0:
+                try:
+                    self._computer.fork(sequence, other)
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    self._fail(sequence.request.id, error)
+                    return []
+                other.prompt_logprobs = sequence.prompt_logprobs
+                forked.append(other)
+        return forked
 
     def _score_prompt(self, sequence: Sequence, logits: Tensor) -> None:
         """Note how likely the prompt's tokens were; `logits` are those after the tokens computed last."""
@@ -199,41 +275,42 @@ class Engine:
             sequence.prompt_logprobs.append(Logprob(None))
         sequence.prompt_logprobs += logprobs_of(logits[: len(targets)], targets, sequence.request.request.logprobs or 0)
 
-    def _compute(self, sequence: Sequence, count: int, *, last_only: bool = True) -> Tensor:
-        """Logits `[tokens, vocabulary]` after the sequence's next `count` tokens, or after the last of them."""
-        if sequence.state is None:
-            sequence.state = self._forward.start(sequence.prompt.token_ids)
-        tokens = sequence.tokens[sequence.computed : sequence.computed + count]
-        logits = self._forward(sequence.state, tokens, last_only=last_only)
-        if sequence.is_prefilling:
-            self._prompt_tokens += count
-        sequence.computed += count
-        return logits
+    def _logprobs(
+        self, sequences: list[Sequence], chosen: list[int | Exception], logits: Tensor
+    ) -> list[Logprob | None]:
+        """How likely the chosen tokens were, for those whose requests ask."""
+        found: list[Logprob | None] = [None] * len(sequences)
+        asked = {
+            place: (token, sequence.request.request.logprobs)
+            for place, (sequence, token) in enumerate(zip(sequences, chosen, strict=True))
+            if sequence.request.request.logprobs is not None and isinstance(token, int)
+        }
+        if asked:
+            most = max(top or 0 for _, top in asked.values())
+            rows = logits if len(asked) == len(sequences) else logits[list(asked)]
+            for place, logprob in zip(asked, logprobs_of(rows, [t for t, _ in asked.values()], most), strict=True):
+                found[place] = Logprob(logprob.logprob, logprob.top[: asked[place][1]])
+        return found
 
-    def _advance(self, sequence: Sequence, logits: Tensor | None) -> None:
-        """Choose the next token from `logits` `[vocabulary]` (None: there is none to choose); say what comes of it."""
-        try:
-            self._say(sequence, logits)
-        except Exception as error:  # a request's own fault: its grammar, its processors, its parser
-            self._fail(sequence.request.id, error)
-
-    def _say(self, sequence: Sequence, logits: Tensor | None) -> None:
+    def _say(self, sequence: Sequence, token: int | Exception | None, logprob: Logprob | None) -> None:
+        """Add a token to a sequence (None: there is to be none) and say what comes of it."""
+        if isinstance(token, Exception):
+            raise token
         request = sequence.request.request
         if sequence.generated == 0 and request.echo:
             self._emit(sequence, sequence.output.echo(sequence.prompt_logprobs))
-        if sequence.limit == 0 or logits is None:
+        if sequence.limit == 0 or token is None:
             self._finish(sequence, "length")
             return
-        token = sequence.sampler.choose(logits)
+        sequence.sampler.note(token)
         sequence.tokens.append(token)
         sequence.generated += 1
-        self._generated_tokens += 1
+        self._counts.generated_tokens += 1
         if token in request.sampling.stop_token_ids or (
             token in self._loaded.eos_token_ids and not request.sampling.ignore_eos
         ):
             self._finish(sequence, "stop")
             return
-        logprob = None if request.logprobs is None else logprobs_of(logits[None], [token], request.logprobs)[0]
         self._emit(sequence, sequence.output.feed(token, logprob))
         if sequence.output.stopped:
             self._finish(sequence, "stop")
@@ -249,18 +326,21 @@ class Engine:
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         self._emit(sequence, sequence.output.finish(reason))
         self._scheduler.remove(sequence)
+        self._release(sequence)
         request = sequence.request
         request.completion_tokens += sequence.generated
         request.reasoning_tokens += sequence.output.reasoning_tokens
         request.sequences.remove(sequence)
         if not request.sequences:
-            usage = Usage(request.prompt_tokens, request.completion_tokens, 0, request.reasoning_tokens)
+            usage = Usage(
+                request.prompt_tokens, request.completion_tokens, request.cached_tokens, request.reasoning_tokens
+            )
             self._outcomes.append((request.id, usage))
             self._drop(request.id)
 
     def _fail(self, id: int, error: Exception) -> None:
         self._drop(id)
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             logger.warning("request %d: out of memory: %s", id, error)
             error = ModelUnavailable(
                 "there is not enough memory left for this request; try a shorter one", retry_after=5
@@ -275,9 +355,27 @@ class Engine:
     def _drop(self, id: int) -> None:
         """Forget a request and what it holds."""
         if (request := self._requests.pop(id, None)) is not None:
-            request.is_over = True
             for sequence in request.sequences:
                 self._scheduler.remove(sequence)
+                self._release(sequence)
+
+    def _release(self, sequence: Sequence) -> None:
+        if sequence.place is not None:
+            self._computer.release(sequence)
+
+
+@dataclass
+class Counts:
+    """What `ModelCounters` has of an engine that only grows."""
+
+    requests: int = 0
+    cancelled: int = 0
+    preempted: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    steps: int = 0
+    step_seconds: float = 0.0
 
 
 def logprobs_of(logits: Tensor, tokens: list[int], top: int) -> list[Logprob]:
@@ -301,9 +399,3 @@ def _asked(sampling: Sampling, prompt_length: int) -> int | None:
         )
     room = sampling.max_length - prompt_length
     return room if sampling.max_tokens is None else min(sampling.max_tokens, room)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in str(error) or "out of memory" in str(error))

@@ -1,88 +1,112 @@
-"""The model's own forward, for one sequence at a time, whatever its architecture."""
+"""A model's own forward over a batch of rows: transformers' modules, with attention and cache of ours."""
 
 from __future__ import annotations
 
-import copy
-import inspect
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import Cache, EncoderDecoderCache
-from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
+from transformers import AttentionInterface, Cache, PreTrainedConfig
 
-from ..errors import ConfigError
-from .cache import new_cache
-from .linear import quicken
+from .batch import Batch, attention
+from .linear import pack_layers
 from .load import LoadedModel
+from .rows import KVShape
 
-SMALL_MODEL = 50_000_000
-"""With fewer parameters than this, one token's matrices are done before a second thread is awake."""
-
-
-class State:
-    """What the model keeps of one sequence between its forwards: its cache, and the encoder's output if it has one."""
-
-    def __init__(self, cache: Cache, encoder_outputs: Any = None) -> None:
-        self.cache = cache
-        self.encoder_outputs = encoder_outputs
-
-    def copy(self) -> State:
-        """The same state, to be continued apart; nothing ever writes to an encoder's output."""
-        return State(copy.deepcopy(self.cache), self.encoder_outputs)
+ATTENTION = "modelcompose_rows"
+LAYERS = {"full_attention", "sliding_attention"}
+ROPES = {"default", "linear", "llama3", "yarn", "proportional"}
+"""Rotary embeddings whose numbers for a token depend on nothing but its position."""
 
 
-class Forward:
-    """Runs a model step by step. Call it in inference mode."""
+class Unfit(Exception):
+    """Why a model's sequences cannot be computed in rows."""
+
+
+class ModuleForward:
+    """Calls the model with a batch; its modules are left as they are but for how linear layers keep their weights."""
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self._model = cast("Any", loaded.model)  # its forward is typed as whatever attribute a module may have
-        quicken(loaded.model)
-        self._device = loaded.device
-        self._threads = torch.get_num_threads()
-        is_small = loaded.device.type == "cpu" and self._model.num_parameters() < SMALL_MODEL
-        self._decode_threads = 1 if is_small else self._threads
-        self._is_encoder_decoder = loaded.is_encoder_decoder
-        names = inspect.signature(loaded.model.forward).parameters
-        self._cache_name = next((name for name in ("past_key_values", "cache_params") if name in names), "")
-        if not self._cache_name or not self._model._supports_default_dynamic_cache():
-            raise ConfigError(f"{loaded.name}: models of the type {type(loaded.model).__name__} are not supported yet")
-        self._config = loaded.model.config.get_text_config(decoder=True)
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in names else {}
-        self._ids_name = "decoder_input_ids" if self._is_encoder_decoder else "input_ids"
-        # Not every state-space layer can go on in the middle of a prompt, and of other caches we know nothing.
-        self.can_chunk = all(
-            isinstance(layer, DynamicLayer) and not isinstance(layer, LinearAttentionCacheLayerMixin)
-            for layer in new_cache(self._config).layers
+        self._model = cast("Any", loaded.model)
+        AttentionInterface.register(ATTENTION, attention)
+        configs = {
+            id(config): config for module in loaded.model.modules() if (config := getattr(module, "config", None))
+        }
+        self._own = [(config, config._attn_implementation) for config in configs.values()]
+        pack_layers(loaded.model)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits `[wanted tokens, vocabulary]`."""
+        for config, _ in self._own:
+            config._attn_implementation = ATTENTION
+        try:
+            return self._logits(batch)
+        finally:
+            for config, own in self._own:
+                config._attn_implementation = own
+
+    def _logits(self, batch: Batch) -> Tensor:
+        output = self._model(
+            input_ids=batch.token_ids[None],
+            position_ids=batch.positions[None],
+            past_key_values=PassedOn(),
+            use_cache=True,
+            logits_to_keep=0 if batch.wanted is None else batch.wanted,
+            batch=batch,
         )
+        logits: Tensor = output.logits[0]
+        return logits
 
-    def start(self, encoder_ids: Sequence[int] = ()) -> State:
-        """The state before the first token; an encoder reads `encoder_ids` here."""
-        if not self._is_encoder_decoder:
-            return State(new_cache(self._config))
-        encoder_outputs = self._model.get_encoder()(input_ids=self._tensor(encoder_ids), return_dict=True)
-        return State(EncoderDecoderCache(new_cache(self._config), new_cache(self._config)), encoder_outputs)
-
-    def __call__(self, state: State, token_ids: Sequence[int], *, last_only: bool = True) -> Tensor:
-        """Logits `[tokens, vocabulary]` after each of `token_ids`, or after the last one only; `state` moves on."""
-        torch.set_num_threads(self._decode_threads if len(token_ids) == 1 else self._threads)
-        inputs: dict[str, Any] = {self._ids_name: self._tensor(token_ids), self._cache_name: state.cache}
-        if state.encoder_outputs is not None:
-            inputs["encoder_outputs"] = state.encoder_outputs
-        if last_only:
-            inputs |= self._last_only
-        logits: Tensor = self._model(**inputs, use_cache=True, return_dict=True).logits[0]
-        return logits[-1:] if last_only else logits
-
-    def _tensor(self, token_ids: Sequence[int]) -> Tensor:
-        return torch.tensor([token_ids], device=self._device)
+    def undo(self) -> None:
+        """Nothing: the model is as it was."""
 
 
-def decoder_start(loaded: LoadedModel) -> list[int]:
-    """The tokens that an encoder-decoder's answers begin with."""
-    for config in (loaded.model.generation_config, loaded.model.config):
-        for name in ("decoder_start_token_id", "bos_token_id"):
-            if (token := getattr(config, name, None)) is not None:
-                return [token]
-    raise ConfigError(f"{loaded.name}: the model's configuration has no decoder_start_token_id")
+class PassedOn(Cache):
+    """What models take for their cache: gives keys and values to attention as they come, which keeps them itself."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+
+def kv_shape(loaded: LoadedModel) -> KVShape:
+    """What the cache has to keep of a token, found out with one token; raises Unfit where that is not all there is."""
+    model = cast("Any", loaded.model)
+    config = model.config.get_text_config(decoder=True)
+    _check(loaded, config)
+    seen: dict[int, tuple[int, int, int]] = {}
+
+    class Looking(PassedOn):
+        def update(
+            self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+        ) -> tuple[Tensor, Tensor]:
+            seen[layer_idx] = (key_states.shape[1], key_states.shape[-1], value_states.shape[-1])
+            return key_states, value_states
+
+    ids = torch.zeros(1, 1, dtype=torch.long, device=loaded.device)
+    model(input_ids=ids, position_ids=ids, past_key_values=Looking(), use_cache=True)
+    if sorted(seen) != list(range(config.num_hidden_layers)) or len(set(seen.values())) != 1:
+        raise Unfit("its layers do not all keep the same")
+    heads, key_size, value_size = seen[0]
+    return KVShape(len(seen), heads, key_size, value_size, loaded.dtype, loaded.device)
+
+
+def _check(loaded: LoadedModel, config: PreTrainedConfig) -> None:
+    """Raise Unfit where something is known to depend on more than a token's own row."""
+    if loaded.is_encoder_decoder:
+        raise Unfit("it has an encoder")
+    if not getattr(loaded.model, "_supports_attention_backend", False):
+        raise Unfit("its attention is its own")
+    if other := set(getattr(config, "layer_types", None) or ()) - LAYERS:
+        raise Unfit(f"it has layers of {', '.join(sorted(other))}")
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]
+    if other := {str(kind["rope_type"]) for kind in kinds if "rope_type" in kind} - ROPES:
+        raise Unfit(f"its rotary embeddings ({', '.join(sorted(other))}) depend on the length of the text")

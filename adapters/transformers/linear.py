@@ -1,27 +1,53 @@
-"""Linear layers that are quick with a single token."""
+"""Linear layers whose weights are laid out for the CPU's matrix units."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+TOKENS = 16
+"""The number of tokens at a time that weights are laid out for; others are as quick."""
 
-class OneTokenLinear(nn.Linear):
-    """A bfloat16 layer for the CPU that uses a matrix-vector product where there is one token.
 
-    PyTorch's matrix product was measured at 1.5 to 1.8 times its time (256 x 256 to 7168 x 1024).
+def can_pack(weight: Tensor) -> bool:
+    """Whether a weight is of a kind that oneDNN knows how to lay out."""
+    return (
+        weight.dtype == torch.bfloat16
+        and weight.device.type == "cpu"
+        and bool(torch.backends.mkldnn.is_available())
+        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
+
+
+def pack(weight: Tensor) -> Tensor:
+    """A weight `[out, in]` laid out anew; it is of use for `packed_linear` only.
+
+    A product takes 0.6 to 0.8 of `F.linear`'s time then, which lays the weight out each time (640 x 384 to
+    7168 x 1024, 1 to 64 tokens).
     """
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), TOKENS)
+    return packed
+
+
+def packed_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    output: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+    return output
+
+
+class PackedLinear(nn.Linear):
+    """A linear layer with a packed weight; `weight` itself is empty."""
+
+    packed: Tensor
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.numel() != self.in_features:
-            return super().forward(input)
-        row = input.view(-1)
-        output = torch.mv(self.weight, row) if self.bias is None else torch.addmv(self.bias, self.weight, row)
-        return output.view(*input.shape[:-1], self.out_features)
+        return packed_linear(input, self.packed, self.bias)
 
 
-def quicken(model: nn.Module) -> None:
-    """Make the linear layers of a model quick with a single token, where that is known to help."""
+def pack_layers(model: nn.Module) -> None:
+    """Pack the weights of a model's linear layers, where that is possible; an embedding keeps what it shares."""
     for module in model.modules():
-        if type(module) is nn.Linear and module.weight.dtype == torch.bfloat16 and module.weight.device.type == "cpu":
-            module.__class__ = OneTokenLinear
+        if type(module) is nn.Linear and can_pack(module.weight):
+            module.__class__ = PackedLinear
+            assert isinstance(module, PackedLinear)
+            module.packed = pack(module.weight.detach())
+            module.weight = nn.Parameter(module.weight.new_empty(0), requires_grad=False)

@@ -185,3 +185,10 @@ def free_memory(device: torch.device) -> int:
     except (OSError, ValueError):
         return free
     return free if limit == "max" else min(free, int(limit) - used + int(cached.get("inactive_file", 0)))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that there was no memory left, on whatever device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in str(error) or "out of memory" in str(error))

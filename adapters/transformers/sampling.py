@@ -1,11 +1,11 @@
-"""From logits to a token: masks, bias, penalties, filters and the draw, for one sequence."""
+"""From logits to tokens: masks, bias, penalties, filters and the draw."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import torch
@@ -16,12 +16,33 @@ from ..errors import ComposeError
 from .grammar import Matcher
 
 T = TypeVar("T")
+FEW = 256
+"""Likeliest tokens that are looked at first where only their share of the probability is given."""
+RUN = 128
+NO_PROBABILITIES = ComposeError(
+    "the next token has no probabilities: the model's numbers overflow, in its precision or by the request's "
+    "repetition_penalty"
+)
 LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 """transformers' form: token ids `[1, length]` and scores `[1, vocabulary]` -> scores."""
 
 
+class Draw(NamedTuple):
+    """What one draw goes by; `uniform` is a random number from 0 to 1."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    uniform: float
+
+    def is_filtered(self, size: int) -> bool:
+        """Whether only the likeliest of `size` tokens may be drawn."""
+        return 0 < self.top_k < size or self.top_p < 1
+
+
 class Sampler:
-    """Chooses the tokens of one sequence.
+    """How the tokens of one sequence are chosen; `choose` does it, for several at a time.
 
     The order is vLLM's: grammar, min_tokens, logit_bias, penalties, temperature, then top_k, top_p, min_p. Where only
     an end is possible, min_tokens gives way. The draw inverts the cumulative distribution with one number of the
@@ -62,15 +83,22 @@ class Sampler:
             or matcher is not None
         )
 
-    def choose(self, logits: Tensor) -> int:
-        """The next token, given the model's `logits` `[vocabulary]` of any float type, which stay as they are."""
-        if not self._is_plain:
-            logits = self._adjusted(logits.to(torch.float32, copy=True))
-        token = int(logits.argmax()) if self._is_greedy else self._drawn(logits.float())
-        self._note(token)
-        return token
+    @property
+    def is_plain(self) -> bool:
+        """Whether the token is chosen from the logits as they are."""
+        return self._is_plain
 
-    def _adjusted(self, logits: Tensor) -> Tensor:
+    @property
+    def is_greedy(self) -> bool:
+        return self._is_greedy
+
+    @property
+    def draw(self) -> Draw:
+        """What the next draw goes by."""
+        return Draw(self._temperature, *self._filters, self._random.random())
+
+    def adjusted(self, logits: Tensor) -> Tensor:
+        """The sequence's own scores from its row of logits, float32 `[vocabulary]`, which is written into."""
         sampling = self._sampling
         if self._processors:
             ids = torch.tensor([list(self._tokens)], device=logits.device)
@@ -101,24 +129,14 @@ class Sampler:
             self._counts = torch.zeros_like(logits)
         return self._counts
 
-    def _note(self, token: int) -> None:
+    def note(self, token: int) -> None:
+        """Take note of the token that was chosen."""
         if self._matcher is not None:
             self._matcher.accept(token)
         if self._seen is not None:
             self._seen[token] = True
         if self._counts is not None:
             self._counts[token] += 1
-
-    def _drawn(self, logits: Tensor) -> int:
-        ids, probabilities = filtered(logits / self._temperature, *self._filters)
-        cumulative = probabilities.cumsum(-1, dtype=torch.float64)
-        if not cumulative[-1] > 0:
-            raise ComposeError(
-                "the next token has no probabilities: the model's numbers overflow, in its precision or by the "
-                "request's repetition_penalty"
-            )
-        at = torch.searchsorted(cumulative, cumulative[-1:] * self._random.random(), right=True)
-        return int(at if ids is None else ids[at])
 
 
 def _without(logits: Tensor, tokens: Sequence[int]) -> Tensor:
@@ -127,40 +145,121 @@ def _without(logits: Tensor, tokens: Sequence[int]) -> Tensor:
     return others if others.max() > -math.inf else logits
 
 
-def filtered(logits: Tensor, top_k: int, top_p: float, min_p: float) -> tuple[Tensor | None, Tensor]:
-    """The tokens that may be drawn (None: all, in order) and their probabilities, which need not add up to 1.
+def choose(logits: Tensor, samplers: Sequence[Sampler]) -> list[int | Exception]:
+    """The next token of each sequence, from its row of the model's `logits` `[sequences, vocabulary]`; or its error.
 
-    top_k counts first, top_p is a share of what it leaves, min_p is relative to the likeliest token.
+    The logits stay as they are. What a row asks for is computed for the rows that ask.
     """
-    if not 0 < top_k < logits.numel():
-        top_k = 0
-    if not top_k and top_p >= 1:
-        probabilities = logits.softmax(-1)
-        return None, probabilities * (probabilities >= min_p * probabilities.max()) if min_p else probabilities
-    if top_k:
-        values, ids = logits.topk(top_k)
-        probabilities = values.softmax(-1)
-    else:
-        ids, probabilities = _nucleus(logits, top_p)
-    keep = probabilities.cumsum(-1) - probabilities < top_p
-    keep[0] = True
-    if min_p:
-        keep &= probabilities >= min_p * probabilities[0]
-    return ids, probabilities * keep
+    if all(sampler.is_plain and sampler.is_greedy for sampler in samplers):
+        return list(logits.argmax(-1).tolist())
+    chosen: list[int | Exception] = [0] * len(samplers)
+    scores: dict[int, Tensor] = {}
+    for index, sampler in enumerate(samplers):
+        if sampler.is_plain:
+            scores[index] = logits[index]
+            continue
+        try:
+            scores[index] = sampler.adjusted(logits[index].to(torch.float32, copy=True))
+        except Exception as error:  # a request's own fault: its grammar, its processors
+            chosen[index] = error
+    greedy = [index for index in scores if samplers[index].is_greedy]
+    drawn = [index for index in scores if not samplers[index].is_greedy]
+    if greedy:
+        best = torch.stack([scores[index].float() for index in greedy]).argmax(-1).tolist()
+        for index, token in zip(greedy, best, strict=True):
+            chosen[index] = token
+    if drawn:
+        rows = torch.stack([scores[index].float() for index in drawn])
+        for index, token in zip(drawn, _drawn(rows, [samplers[index].draw for index in drawn]), strict=True):
+            chosen[index] = token
+    return chosen
 
 
-def _nucleus(logits: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """Likeliest tokens with their probabilities, in falling order, enough of them to hold `top_p`.
+def _drawn(scores: Tensor, draws: Sequence[Draw]) -> list[int | Exception]:
+    """A token for each row of scores `[rows, vocabulary]`."""
+    drawn: list[int | Exception] = [NO_PROBABILITIES] * len(draws)
+    scores = scores / torch.tensor([[draw.temperature] for draw in draws], device=scores.device)
+    for is_filtered in (True, False):
+        rows = [row for row, draw in enumerate(draws) if draw.is_filtered(scores.shape[-1]) == is_filtered]
+        if not rows:
+            continue
+        own = [draws[row] for row in rows]
+        mine = scores if len(rows) == len(draws) else scores[rows]
+        ids, probabilities = filtered(mine, own) if is_filtered else (None, _all(mine, own))
+        for row, at in zip(rows, inverted(probabilities, [draw.uniform for draw in own], ids), strict=True):
+            if at is not None:
+                drawn[row] = at
+    return drawn
 
-    Sorting a large vocabulary can cost more than the model, and a few hundred tokens nearly always hold enough.
+
+def inverted(probabilities: Tensor, uniforms: Sequence[float], ids: Tensor | None = None) -> list[int | None]:
+    """For each row of `probabilities` `[rows, tokens]`, which need not add up to 1, where its number between 0 and 1
+    falls, or the id that stands there; None for rows without probabilities.
+
+    A vocabulary is added up in runs, and only the run that is met token by token.
     """
-    total = logits.logsumexp(-1)
-    for count in (256, logits.numel()):
-        values, ids = logits.topk(min(count, logits.numel()))
-        probabilities = (values - total).exp()
-        if count >= logits.numel() or float(probabilities.sum()) >= top_p:
+    run = min(RUN, probabilities.shape[-1])
+    if padding := -probabilities.shape[-1] % run:
+        probabilities = torch.nn.functional.pad(probabilities, (0, padding))
+    runs = probabilities.unflatten(-1, (-1, run))
+    sums = runs.sum(-1, dtype=torch.float32).double().cumsum(-1)
+    total = sums[:, -1:]
+    target = total * torch.tensor([[uniform] for uniform in uniforms], dtype=sums.dtype, device=sums.device)
+    met = _met(sums, target)
+    before = (sums - runs.sum(-1, dtype=torch.float32).double()).gather(-1, met)
+    inside = runs.gather(1, met[..., None].expand(-1, -1, run))[:, 0].double().cumsum(-1)
+    at = met * run + _met(inside, target - before)
+    if ids is not None:
+        at = ids.gather(-1, at)
+    pairs = zip(at[:, 0].tolist(), (total[:, 0] > 0).tolist(), strict=True)
+    return [place if is_right else None for place, is_right in pairs]
+
+
+def _met(sums: Tensor, target: Tensor) -> Tensor:
+    """The first of rising sums above the target, or the last one that rises."""
+    last = (sums < sums[:, -1:]).sum(-1, keepdim=True).clamp(max=sums.shape[-1] - 1)
+    return torch.minimum(torch.searchsorted(sums, target, right=True), last)
+
+
+def _all(scores: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """The probabilities where nothing but `min_p` rules tokens out."""
+    probabilities = scores.softmax(-1)
+    if any(draw.min_p for draw in draws):
+        least = torch.tensor([[draw.min_p] for draw in draws], device=scores.device)
+        probabilities *= probabilities >= least * probabilities.max(-1, keepdim=True).values
+    return probabilities
+
+
+def filtered(scores: Tensor, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
+    """The likeliest tokens of each row of scores `[rows, vocabulary]`, falling, and their probabilities.
+
+    top_k counts first, top_p is a share of what it leaves, min_p is relative to the likeliest token. What is ruled out
+    has probability 0; the others need not add up to 1. Sorting a large vocabulary can cost more than the model, and a
+    few hundred tokens nearly always hold enough.
+    """
+    size = scores.shape[-1]
+    device = scores.device
+    counts = [draw.top_k if 0 < draw.top_k < size else size for draw in draws]
+    least = torch.tensor([[draw.min_p] for draw in draws], device=device)
+    share = torch.tensor([[draw.top_p] for draw in draws], device=device)
+    total = torch.full((len(draws), 1), -math.inf, device=device)
+    if open_rows := [row for row, count in enumerate(counts) if count == size]:
+        total[open_rows] = scores[open_rows].logsumexp(-1, keepdim=True)
+    some = max(min(max((count for count in counts if count < size), default=0), size), min(FEW, size))
+    while True:
+        values, ids = scores.topk(some)
+        allowed = torch.arange(some, device=device) < torch.tensor([[count] for count in counts], device=device)
+        values = values.masked_fill(~allowed, -math.inf)
+        sums = torch.where(total > -math.inf, total, values.logsumexp(-1, keepdim=True))
+        probabilities = (values - sums).exp()
+        sufficient = (probabilities.sum(-1, keepdim=True) >= share) | allowed.logical_not().any(-1, keepdim=True)
+        if some >= size or bool(sufficient.all()):
             break
-    return ids, probabilities
+        some = size
+    keep = probabilities.cumsum(-1) - probabilities < share
+    keep[:, 0] = True
+    keep &= probabilities >= least * probabilities[:, :1]
+    return ids, probabilities * keep
 
 
 def _given(value: T | None, default: T) -> T:

@@ -37,13 +37,13 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     quantization: dict[str, Any] | None = None
     peft_adapters: tuple[str, ...] = ()
     max_model_len: int | None = None
-    max_concurrent_count: int = 16
+    max_concurrent_count: int = 64
     kv_cache_memory: int | None = None
     max_batch_tokens: int | None = None
     compile: bool | None = None
     preload: bool = True
     keep_alive: float | None = None
-    max_waiting_count: int | None = None
+    max_waiting_count: int | None = 1024
 
 
 NOT_HONOURED = ("kv_cache_memory", "max_batch_tokens", "compile")

@@ -8,14 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from engines import PROMPT, answer, loaded, run, text_request, whole
+from engines import PROMPT, answer, engine_of, loaded, run, text_request, whole
 from tiny_models import CONTEXT_LENGTH, FAMILIES, TinyModel
 
 from modelcompose.adapters.base import GenerationRequest, JsonConstraint, ModelCounters, RegexConstraint
 from modelcompose.adapters.errors import ContextLengthExceeded, InvalidRequest, ModelUnavailable, UnsupportedParameter
 from modelcompose.adapters.events import Accepted, Completion, Finish, Usage
+from modelcompose.adapters.transformers.batch import Batch
 from modelcompose.adapters.transformers.engine import Engine
-from modelcompose.adapters.transformers.forward import Forward, State
+from modelcompose.adapters.transformers.in_rows import InRows
+from modelcompose.adapters.transformers.llama import LlamaForward
 from modelcompose.adapters.transformers.load import LoadedModel
 from modelcompose.adapters.transformers.messages import Failure
 
@@ -29,7 +31,7 @@ def llama(tiny_model: TinyModel) -> LoadedModel:
 
 @pytest.fixture
 def engine(llama: LoadedModel) -> Engine:
-    return Engine(llama, max_running=4)
+    return engine_of(llama, 4)
 
 
 def prompt_of(length: int, seed: int = 0) -> tuple[int, ...]:
@@ -61,17 +63,16 @@ def text(completion: Completion, choice: int = 0) -> str:
 async def test_greedy_text_is_what_generate_says(family: str, tiny_model: TinyModel) -> None:
     model = loaded(tiny_model(family))
     prompt = prompt_of(30) if not model.is_encoder_decoder else tuple(range(5, 35))
-    completion = await answer(Engine(model, 4), text_request(prompt, max_tokens=40, ignore_eos=False))
+    completion = await answer(engine_of(model, 4), text_request(prompt, max_tokens=40, ignore_eos=False))
     assert text(completion).strip() == generated(model, prompt, 40).strip()
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gpt_neo", "codegen"])
-async def test_a_prompt_read_in_pieces_says_the_same(
-    family: str, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("modelcompose.adapters.transformers.engine.PROMPT_BUDGET", {"cpu": 32})
+async def test_a_prompt_read_in_pieces_says_the_same(family: str, tiny_model: TinyModel) -> None:
     model, prompt = loaded(tiny_model(family)), prompt_of(150)
-    completion = await answer(Engine(model, 4), text_request(prompt, max_tokens=30, ignore_eos=False))
+    completion = await answer(
+        engine_of(model, 4, max_batch_tokens=32), text_request(prompt, max_tokens=30, ignore_eos=False)
+    )
     assert text(completion) == generated(model, prompt, 30)
 
 
@@ -82,9 +83,9 @@ async def test_repetition_penalty_is_generates(engine: Engine, llama: LoadedMode
 
 async def test_the_models_own_processors_are_honoured(tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model = loaded(tiny_model("qwen2"))
-    plain = await answer(Engine(model, 1), text_request(max_tokens=60, ignore_eos=False))
+    plain = await answer(engine_of(model, 1), text_request(max_tokens=60, ignore_eos=False))
     monkeypatch.setattr(model.model.generation_config, "no_repeat_ngram_size", 1)
-    other = await answer(Engine(model, 1), text_request(max_tokens=60, ignore_eos=False))
+    other = await answer(engine_of(model, 1), text_request(max_tokens=60, ignore_eos=False))
     assert text(other) == generated(model, PROMPT, 60)
     assert text(other) != text(plain)
 
@@ -103,7 +104,7 @@ async def test_a_seeds_text_does_not_depend_on_neighbours(engine: Engine) -> Non
 
 async def test_n_choices_are_as_if_each_read_the_prompt_itself(llama: LoadedModel) -> None:
     request = text_request("Once", "upon a time", n=3, temperature=1.0, seed=5)
-    roomy, narrow = await answer(Engine(llama, 16), request), await answer(Engine(llama, 1), request)
+    roomy, narrow = await answer(engine_of(llama, 16), request), await answer(engine_of(llama, 1), request)
     assert [text(roomy, i) for i in range(6)] == [text(narrow, i) for i in range(6)]
     assert len({choice.text for choice in roomy.choices}) == 6
     assert roomy.usage == narrow.usage
@@ -212,7 +213,7 @@ async def test_what_just_fits_is_answered(engine: Engine) -> None:
 
 
 async def test_an_encoder_decoder_has_a_context_for_each_side(tiny_model: TinyModel) -> None:
-    engine = Engine(loaded(tiny_model("blenderbot")), 2)
+    engine = engine_of(loaded(tiny_model("blenderbot")), 2)
     completion = await answer(engine, text_request(prompt_of(250), max_tokens=200))
     assert completion.usage == Usage(250, 200)
     with pytest.raises(UnsupportedParameter, match="'echo' is not supported"):
@@ -256,10 +257,10 @@ async def test_the_chosen_tokens_logprob_is_the_very_same_number_in_the_list(eng
 
 
 @pytest.mark.parametrize("max_tokens", [0, 1])
-async def test_echo_scores_the_prompt(llama: LoadedModel, max_tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelcompose.adapters.transformers.engine.PROMPT_BUDGET", {"cpu": 32})
+async def test_echo_scores_the_prompt(llama: LoadedModel, max_tokens: int) -> None:
     prompt = prompt_of(70)
-    completion = await answer(Engine(llama, 1), text_request(prompt, echo=True, logprobs=2, max_tokens=max_tokens))
+    engine = engine_of(llama, 1, max_batch_tokens=32)
+    completion = await answer(engine, text_request(prompt, echo=True, logprobs=2, max_tokens=max_tokens))
     reported = completion.choices[0].logprobs
     assert reported is not None
     assert len(reported) == 70 + max_tokens
@@ -294,9 +295,8 @@ def test_requests_run_in_turns_and_the_rest_wait(engine: Engine) -> None:
     assert (engine.counters.running, engine.counters.waiting) == (4, 1)
 
 
-def test_a_long_prompt_does_not_stop_the_others(llama: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelcompose.adapters.transformers.engine.PROMPT_BUDGET", {"cpu": 16})
-    engine = Engine(llama, 4)
+def test_a_long_prompt_does_not_stop_the_others(llama: LoadedModel) -> None:
+    engine = engine_of(llama, 4, max_batch_tokens=16)
     engine.add(1, text_request(max_tokens=FOREVER))
     while engine.counters.generated_tokens == 0:
         engine.step()
@@ -320,13 +320,16 @@ def test_cancelling_takes_effect_before_the_next_step(engine: Engine) -> None:
     engine.cancel(2)
     engine.cancel(99)
     assert engine.is_idle
-    assert engine.counters == ModelCounters(requests=2, cancelled=2, prompt_tokens=2 * len(PROMPT), generated_tokens=3)
+    counters = msgspec.structs.replace(engine.counters, step_seconds=0)
+    assert counters == ModelCounters(
+        requests=2, cancelled=2, prompt_tokens=2 * len(PROMPT), generated_tokens=3, steps=2
+    )
 
 
 async def test_twenty_answers_are_as_if_alone(llama: LoadedModel) -> None:
     requests = {id: text_request(prompt_of(5 + 7 * id, id), temperature=0.9, seed=id) for id in range(1, 21)}
-    alone = {id: await answer(Engine(llama, 1), request) for id, request in requests.items()}
-    engine = Engine(llama, 7)
+    alone = {id: await answer(engine_of(llama, 1), request) for id, request in requests.items()}
+    engine = engine_of(llama, 7)
     for id, request in requests.items():
         engine.add(id, request)
     together = {id: await whole(outcomes) for id, outcomes in run(engine).items()}
@@ -393,14 +396,14 @@ def test_a_fault_in_mid_stream_ends_one_request_only(engine: Engine, caplog: pyt
 async def test_out_of_memory_ends_one_request_with_a_clear_error(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    compute = Forward.__call__
+    compute = LlamaForward.__call__
 
-    def forward(self: Forward, state: Any, token_ids: list[int], **kwargs: Any) -> torch.Tensor:
-        if len(token_ids) == 33:
+    def forward(self: LlamaForward, batch: Batch) -> torch.Tensor:
+        if any(part.count == 33 for part in batch.parts):
             raise error
-        return compute(self, state, token_ids, **kwargs)
+        return compute(self, batch)
 
-    monkeypatch.setattr(Forward, "__call__", forward)
+    monkeypatch.setattr(LlamaForward, "__call__", forward)
     engine.add(1, text_request(max_tokens=9))
     engine.add(2, text_request(prompt_of(33)))
     outcomes = run(engine)
@@ -412,10 +415,10 @@ async def test_out_of_memory_ends_one_request_with_a_clear_error(
 def test_no_memory_for_a_copy_of_the_cache_is_out_of_memory_too(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def copy(_: State) -> State:
+    def fork(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(State, "copy", copy)
+    monkeypatch.setattr(InRows, "fork", fork)
     engine.add(1, text_request(n=2))
     engine.add(2, text_request())
     outcomes = run(engine)
@@ -427,7 +430,7 @@ def test_an_unexpected_error_of_the_model_is_not_hidden(engine: Engine, monkeypa
     def forward(*_: Any, **__: Any) -> torch.Tensor:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(Forward, "__call__", forward)
+    monkeypatch.setattr(LlamaForward, "__call__", forward)
     engine.add(1, text_request())
     with pytest.raises(RuntimeError, match="illegal memory access"):
         engine.step()

@@ -18,7 +18,8 @@ from transformers.generation.logits_process import (
 
 from modelcompose.adapters.base import Sampling
 from modelcompose.adapters.errors import ComposeError
-from modelcompose.adapters.transformers.sampling import Sampler, filtered, with_defaults
+from modelcompose.adapters.transformers.sampling import Draw, Sampler, filtered, with_defaults
+from modelcompose.adapters.transformers.sampling import choose as choose_all
 
 GREEDY = 0.0
 
@@ -37,8 +38,20 @@ def choose(logits: Tensor, tokens: list[int] | None = None, times: int = 1, **fi
     sampler = Sampler(Sampling(**{"temperature": GREEDY, **fields}), tokens, eos_token_ids=frozenset({0}))
     start = len(tokens)
     for _ in range(times):
-        tokens.append(sampler.choose(logits))
+        tokens.append(chosen(sampler, logits))
     return tokens[start:]
+
+
+def chosen(sampler: Sampler, logits: Tensor) -> int:
+    [token] = choose_all(logits[None], [sampler])
+    if isinstance(token, Exception):
+        raise token
+    sampler.note(token)
+    return token
+
+
+def draw(top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> Draw:
+    return Draw(1.0, top_k, top_p, min_p, 0.5)
 
 
 def test_temperature_zero_takes_the_likeliest() -> None:
@@ -70,16 +83,15 @@ def test_filters_keep_what_transformers_keeps(top_p: float, top_k: int, min_p: f
     scores = logits[None].clone()
     for warper in warpers:
         scores = warper(None, scores)
-    ids, probabilities = filtered(logits, top_k, top_p, min_p)
-    assert ids is not None
+    [ids], [probabilities] = filtered(logits[None], [draw(top_k, top_p, min_p)])
     assert set(ids[probabilities > 0].tolist()) == set(scores[0].isfinite().nonzero()[:, 0].tolist())
     expected = scores[0].softmax(-1)[ids]
     torch.testing.assert_close(probabilities / probabilities.sum(), expected)
 
 
 def test_min_p_alone_keeps_all_that_are_likely_enough() -> None:
-    _, probabilities = filtered(logits_of(0, math.log(0.5), math.log(0.05)), 0, 1.0, 0.1)
-    assert (probabilities > 0).tolist() == [True, True, False]
+    counts = Counter(choose(logits_of(0, math.log(0.5), math.log(0.05)), times=500, temperature=1.0, min_p=0.1, seed=1))
+    assert set(counts) == {0, 1}
 
 
 def test_a_seed_gives_the_same_draws_and_another_seed_others() -> None:
@@ -92,7 +104,7 @@ def test_a_seed_gives_the_same_draws_and_another_seed_others() -> None:
 def test_choices_of_one_seed_differ() -> None:
     logits = random_logits()
     sampling = Sampling(temperature=1.0, seed=7)
-    draws = [[Sampler(sampling, [], choice=k).choose(logits) for _ in range(1)] for k in range(8)]
+    draws = [[chosen(Sampler(sampling, [], choice=k), logits) for _ in range(1)] for k in range(8)]
     assert len({tuple(draw) for draw in draws}) > 1
 
 
@@ -113,7 +125,7 @@ def test_repetition_penalty_is_transformers_and_counts_the_prompt() -> None:
     logits, seen = random_logits(20), [3, 4, 5]
     penalise: Any = RepetitionPenaltyLogitsProcessor(1.7)
     penalised = penalise(torch.tensor([seen]), logits[None].clone())[0]
-    ours = Sampler(Sampling(temperature=GREEDY, repetition_penalty=1.7), seen)._adjusted(logits.clone())
+    ours = Sampler(Sampling(temperature=GREEDY, repetition_penalty=1.7), seen).adjusted(logits.clone())
     torch.testing.assert_close(ours, penalised)
 
 

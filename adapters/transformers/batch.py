@@ -1,0 +1,140 @@
+"""The tokens of one step, of all sequences, in one line; and attention, which sorts out whose is whose.
+
+Everything in a model but attention treats each token by itself, so tokens of different sequences can stand side by
+side, `[1, tokens]`, without padding. Attention takes them apart again: `Part` by `Part`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .rows import Row, Slab
+
+
+class Part:
+    """Tokens that attend in one operation: one each for all rows of a slab, or several of one row.
+
+    `start` to `end` are their places in the batch; `first` is the position of each row's first one.
+    """
+
+    def __init__(self, slab: Slab, rows: Sequence[Row], count: int, start: int) -> None:
+        self.slab = slab
+        self.count = count
+        self.start, self.end = start, start + count * len(rows)
+        self.first = [row.filled for row in rows]
+        self.length = max(self.first) + count
+        self._rows = len(rows)
+        self._slots = (
+            torch.tensor([row.index * slab.length + row.filled for row in rows], device=slab.keys.device)
+            if count == 1
+            else None
+        )
+        self._masks: dict[int | None, tuple[int, Tensor | None]] = {}
+
+    @property
+    def positions(self) -> list[int]:
+        return [position for first in self.first for position in range(first, first + self.count)]
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Keep a layer's new keys and values, `[tokens, heads, size]` of the whole batch."""
+        for room, new in ((self.slab.keys, keys), (self.slab.values, values)):
+            if self._slots is None:
+                room[layer, 0, self.first[0] : self.length] = new[self.start : self.end]
+            else:
+                room[layer].flatten(0, 1).index_copy_(0, self._slots, new[self.start : self.end])
+
+    def attend(self, layer: int, queries: Tensor, scaling: float | None, window: int | None) -> Tensor:
+        """`[tokens, heads, size]` for this part's own `queries` `[tokens, heads, size]`."""
+        begin, mask = self._mask(window, queries.dtype)
+        keys = self.slab.keys[layer, : self._rows, begin : self.length].transpose(1, 2)
+        values = self.slab.values[layer, : self._rows, begin : self.length].transpose(1, 2)
+        heads, size = queries.shape[-2:]
+        if self.count == 1:
+            # The query heads that share a key head stand as if they were several tokens.
+            queries = queries.view(self._rows, keys.shape[1], heads // keys.shape[1], size)
+            attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scaling)
+            return attended.reshape(self._rows, heads, values.shape[-1])
+        attended = F.scaled_dot_product_attention(
+            queries.view(1, self.count, heads, size).transpose(1, 2),
+            keys,
+            values,
+            attn_mask=mask,
+            scale=scaling,
+            is_causal=mask is None,
+            enable_gqa=heads != keys.shape[1],
+        )
+        return attended[0].transpose(0, 1)
+
+    def _mask(self, window: int | None, dtype: torch.dtype) -> tuple[int, Tensor | None]:
+        """Where the keys that matter begin, and what is added to the scores of each; None: all count, or causally."""
+        if window not in self._masks:
+            self._masks[window] = self._made_mask(window, dtype)
+        return self._masks[window]
+
+    def _made_mask(self, window: int | None, dtype: torch.dtype) -> tuple[int, Tensor | None]:
+        begin = 0 if window is None else max(0, min(self.first) - window + 1)
+        is_plain = self.length - begin <= (window or self.length)
+        if self.count == 1 and min(self.first) == self.length - 1:
+            return begin, None
+        if self.count > 1 and self.first[0] == 0 and is_plain:
+            return begin, None
+        device = self.slab.keys.device
+        queries = torch.tensor(self.positions, device=device).view(self._rows, 1, self.count, 1)
+        keys = torch.arange(begin, self.length, device=device)
+        counts = keys <= queries
+        if not is_plain and window is not None:
+            counts &= keys > queries - window
+        return begin, torch.zeros(counts.shape, dtype=dtype, device=device).masked_fill_(~counts, -math.inf)
+
+
+class Batch:
+    """One step's tokens, with their positions, and the places of those whose logits are wanted."""
+
+    def __init__(self, parts: Sequence[Part], token_ids: Sequence[int], wanted: Sequence[int]) -> None:
+        device = parts[0].slab.keys.device
+        positions = [position for part in parts for position in part.positions]
+        self.parts = parts
+        self.token_ids = torch.tensor(token_ids, device=device)
+        self.positions = torch.tensor(positions, device=device)
+        self.wanted = None if len(wanted) == len(token_ids) else torch.tensor(wanted, device=device)
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def attend(
+        self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float | None, window: int | None
+    ) -> Tensor:
+        """Attention of a layer, its keys and values kept; all are `[tokens, heads, size]`."""
+        for part in self.parts:
+            part.write(layer, keys, values)
+        attended = [part.attend(layer, queries[part.start : part.end], scaling, window) for part in self.parts]
+        return attended[0] if len(attended) == 1 else torch.cat(attended)
+
+
+def attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    batch: Batch,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attention as transformers' models call it: `[1, heads, tokens, size]` in, `[1, tokens, heads, size]` out."""
+    if attention_mask is not None or any(others.get(name) is not None for name in UNKNOWN):
+        raise NotImplementedError("this model's attention does more than is known here")
+    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
+    return batch.attend(module.layer_idx, query, key, value, scaling, sliding_window)[None], None
+
+
+UNKNOWN = ("softcap", "s_aux", "position_bias", "head_mask", "cu_seq_lens_q")
+"""What some models ask of attention beyond this."""

@@ -1,0 +1,128 @@
+"""Which way a model is computed; a way that does not give the model's own numbers is not taken."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from .batch import Batch, Part
+from .forward import ModuleForward, Unfit, kv_shape
+from .in_rows import Forward, InRows
+from .in_turns import InTurns
+from .llama import LlamaForward, is_like_llama
+from .load import LoadedModel
+from .placement import free_memory
+from .rows import KVShape, Row, Slabs, row_length
+from .sequences import Computer
+from .settings import ModelSettings
+
+logger = logging.getLogger(__name__)
+
+MEMORY_SHARE = 0.3
+"""Of the memory that is free once the model is loaded, for the KV cache; half of it on a GPU of its own."""
+
+TOLERANCES = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 8e-2}
+"""How far logits may be apart, as a share of how far the model's own lie from their mean."""
+
+LENGTHS = (40, 23)
+
+
+@torch.inference_mode()
+def computer_for(loaded: LoadedModel, settings: ModelSettings) -> Computer:
+    """In rows if the model can be computed so, else in turns; the log says which, and why."""
+    try:
+        return _in_rows(loaded, settings)
+    except Unfit as why:
+        logger.info("%s answers one request after the other: %s", loaded.name, why)
+        return InTurns(loaded)
+
+
+def _in_rows(loaded: LoadedModel, settings: ModelSettings) -> Computer:
+    shape = _shape(loaded)
+    weights = loaded.model.num_parameters()
+    prompts = _prompts(loaded)
+    expected = [_own_logits(loaded, prompt) for prompt in prompts]
+    forward = _proven(loaded, shape, prompts, expected)
+    memory = settings.kv_cache_memory
+    if memory is None:
+        memory = int(free_memory(loaded.device) * MEMORY_SHARE)
+        memory = min(memory, 2 * settings.max_concurrent_count * row_length(loaded.context_length) * shape.token_bytes)
+    least = 2 * row_length(loaded.context_length) * shape.token_bytes
+    return InRows(forward, shape, max(memory, least), weights=weights)
+
+
+def _shape(loaded: LoadedModel) -> KVShape:
+    try:
+        return kv_shape(loaded)
+    except Unfit:
+        raise
+    except Exception as error:  # whatever a model that is made in another way comes upon
+        raise Unfit(f"it takes no cache of ours ({type(error).__name__}: {error})") from error
+
+
+def _proven(loaded: LoadedModel, shape: KVShape, prompts: list[list[int]], expected: list[Tensor]) -> Forward:
+    """The quickest forward that gives the expected logits."""
+    ways: list[Callable[[LoadedModel], Any]] = [ModuleForward]
+    if is_like_llama(loaded):
+        ways.insert(0, LlamaForward)
+    why = ""
+    for way in ways:
+        forward = way(loaded)
+        try:
+            worst = _worst(forward, shape, prompts, expected)
+        except Exception as error:  # as above
+            logger.debug("%s of %s failed", way.__name__, loaded.name, exc_info=True)
+            why = f"computing it in rows fails ({type(error).__name__}: {error})"
+        else:
+            if worst <= TOLERANCES.get(loaded.dtype, 1e-1):
+                logger.debug("%s computes %s; logits are off by %.1e", way.__name__, loaded.name, worst)
+                return cast("Forward", forward)
+            why = f"in rows its logits are off by {worst:.1e}"
+        forward.undo()
+    raise Unfit(why)
+
+
+def _prompts(loaded: LoadedModel) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(1)
+    lengths = [min(length, loaded.context_length) for length in LENGTHS]
+    return [torch.randint(0, loaded.vocab_size, (length,), generator=generator).tolist() for length in lengths]
+
+
+def _own_logits(loaded: LoadedModel, prompt: list[int]) -> Tensor:
+    """The model's logits `[tokens, vocabulary]`, without any cache."""
+    model: Any = loaded.model
+    logits: Tensor = model(input_ids=torch.tensor([prompt], device=loaded.device), use_cache=False).logits[0]
+    return logits.float()
+
+
+def _worst(forward: Forward, shape: KVShape, prompts: list[list[int]], expected: list[Tensor]) -> float:
+    """How far off the logits are: of prompts read in pieces, side by side, and then token by token in one slab."""
+    slabs = Slabs(shape)
+    rows = [Row.alone(shape, row_length(len(prompt))) for prompt in prompts]
+    got: list[list[Tensor]] = [[] for _ in prompts]
+    for begin, end in pairwise((0, 9, 10, 20)):
+        parts = [Part(row.slab, [row], end - begin, at * (end - begin)) for at, row in enumerate(rows)]
+        tokens = [token for prompt in prompts for token in prompt[begin:end]]
+        logits = forward(Batch(parts, tokens, range(len(tokens))))
+        for row, mine, own in zip(rows, got, logits.split(end - begin), strict=True):
+            row.filled = end
+            mine.append(own)
+    rows = [row.copy_to(slabs.of(row.slab.length)) for row in rows]
+    for position in range(20, min(map(len, prompts))):
+        tokens = [prompt[position] for prompt in prompts]
+        logits = forward(Batch([Part(rows[0].slab, rows, 1, 0)], tokens, range(len(rows))))
+        for row, mine, own in zip(rows, got, logits.split(1), strict=True):
+            row.filled += 1
+            mine.append(own)
+    return max(_apart(torch.cat(mine), own) for mine, own in zip(got, expected, strict=True))
+
+
+def _apart(got: Tensor, expected: Tensor) -> float:
+    expected = expected[: len(got)]
+    spread = expected.std(-1).mean()
+    return float((got.float() - expected).abs().mean() / spread) if torch.isfinite(got).all() else float("inf")

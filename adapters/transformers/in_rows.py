@@ -1,0 +1,156 @@
+"""Many sequences in one forward: see `rows.py`, `batch.py` and `prefix.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Many
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .batch import Batch, Part
+from .placement import is_out_of_memory
+from .prefix import PrefixCache
+from .rows import KVShape, Row, Slabs, row_length
+from .sequences import Computed, Piece, Sequence
+
+ROWS_SHARE = 0.75
+"""Of the KV cache's memory, for rows; what is left is for known beginnings of texts."""
+
+SMALL_STEP = 3e9
+"""With fewer multiplications than this in a step, its matrices are done before a second thread is awake."""
+
+Forward = Callable[[Batch], Tensor]
+
+
+class Plan(NamedTuple):
+    """A step's parts, the sequences that run in the order of their tokens, all tokens, and whose logits are wanted."""
+
+    parts: list[Part]
+    running: list[Sequence]
+    token_ids: list[int]
+    wanted: list[int]
+
+
+class InRows:
+    """Computes sequences together; `memory` bytes are for their keys and values."""
+
+    can_chunk = True
+
+    def __init__(self, forward: Forward, shape: KVShape, memory: int, *, weights: int) -> None:
+        self.memory_tokens = int(memory * ROWS_SHARE) // shape.token_bytes
+        self._forward = forward
+        self._shape = shape
+        self._slabs = Slabs(shape)
+        self._prefixes = PrefixCache(shape, memory - int(memory * ROWS_SHARE))
+        self._threads = torch.get_num_threads()
+        self._weights = weights
+        self._owners: dict[Row, Sequence] = {}
+
+    def start(self, sequence: Sequence) -> None:
+        row = Row.alone(self._shape, row_length(len(sequence.tokens) + 1))
+        if not sequence.scores_prompt:
+            sequence.computed = self._prefixes.load(sequence.tokens[:-1], row)
+        self._own(sequence, row)
+
+    def step(self, running: Many[Sequence], pieces: Many[Piece]) -> Computed:
+        try:
+            return self._step(running, pieces)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            # Nothing has moved on, so that the others can try again.
+            return Computed((), None, failed=[(pieces[-1].sequence if pieces else running[-1], error)])
+
+    def _step(self, running: Many[Sequence], pieces: Many[Piece]) -> Computed:
+        for sequence in running:
+            row = self._row(sequence)
+            if row.filled == row.slab.length:
+                self._move(sequence, row)
+        plan = self._plan(pieces)
+        batch = Batch(plan.parts, plan.token_ids, plan.wanted or [len(plan.token_ids) - 1])
+        torch.set_num_threads(self._threads if self._weights * len(batch) > SMALL_STEP else 1)
+        logits = self._forward(batch)
+        return self._moved_on(plan, pieces, logits)
+
+    def fork(self, sequence: Sequence, other: Sequence) -> None:
+        row = self._row(sequence)
+        self._own(other, row.copy_to(self._slabs.of(row.filled + 1)))
+        other.computed = sequence.computed
+
+    def release(self, sequence: Sequence) -> None:
+        row = self._row(sequence)
+        self._prefixes.keep(sequence.tokens, row)
+        row.release()
+        del self._owners[row]
+        sequence.place, sequence.computed = None, 0
+
+    def _plan(self, pieces: Many[Piece]) -> Plan:
+        plan = Plan([], [], [], [])
+        for slab in self._slabs:
+            plan.parts.append(Part(slab, slab.taken, 1, len(plan.token_ids)))
+            owners = [self._owners[row] for row in slab.taken]
+            plan.running.extend(owners)
+            plan.token_ids.extend([owner.tokens[-1] for owner in owners])
+        plan.wanted.extend(range(len(plan.token_ids)))
+        for sequence, count in pieces:
+            row, start = self._row(sequence), len(plan.token_ids)
+            plan.parts.append(Part(row.slab, [row], count, start))
+            plan.token_ids.extend(sequence.tokens[sequence.computed : sequence.computed + count])
+            if sequence.scores_prompt:
+                plan.wanted.extend(range(start, start + count))
+            elif count == sequence.left:
+                plan.wanted.append(start + count - 1)
+        return plan
+
+    def _moved_on(self, plan: Plan, pieces: Many[Piece], logits: Tensor) -> Computed:
+        """Note what is in the cache now; whose logits are whose."""
+        done, at = list(plan.running), len(plan.running)
+        lasts = list(range(at))
+        scores: list[tuple[Sequence, Tensor]] = []
+        failed: list[tuple[Sequence, Exception]] = []
+        for sequence in plan.running:
+            self._row(sequence).filled += 1
+            sequence.computed += 1
+        for sequence, count in pieces:
+            self._row(sequence).filled += count
+            sequence.computed += count
+            if sequence.scores_prompt:
+                scores.append((sequence, logits[at : at + count]))
+                at += count
+            elif sequence.left == 0:
+                at += 1
+            try:
+                self._keep(sequence)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                failed.append((sequence, error))
+                continue
+            if sequence.left == 0:
+                done.append(sequence)
+                lasts.append(at - 1)
+        return Computed(done, logits if lasts == list(range(len(logits))) else logits[lasts], scores, failed)
+
+    def _keep(self, sequence: Sequence) -> None:
+        """Remember what was read of a prompt, and at its end let it join those that run."""
+        row = self._row(sequence)
+        self._prefixes.keep(sequence.tokens, row)
+        if sequence.left == 0:
+            self._move(sequence, row)
+
+    def _move(self, sequence: Sequence, row: Row) -> None:
+        """Put a sequence where there is room for its next token."""
+        self._own(sequence, row.copy_to(self._slabs.of(row.filled + 1)))
+        row.release()
+        del self._owners[row]
+
+    def _own(self, sequence: Sequence, row: Row) -> None:
+        sequence.place = row
+        self._owners[row] = sequence
+
+    @staticmethod
+    def _row(sequence: Sequence) -> Row:
+        assert isinstance(sequence.place, Row)
+        return sequence.place

@@ -1,0 +1,159 @@
+"""The forward of models like Llama, written out: the same numbers in fewer steps.
+
+For a single sequence of a small model, calling modules costs more than computing. Here the projections of q, k and v
+are one product, and so are gate and up. `check.py` holds it to the modules' own numbers at load.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .batch import Batch
+from .linear import can_pack, pack, packed_linear
+from .load import LoadedModel
+
+FAMILIES = {"llama", "mistral", "qwen2", "qwen3", "smollm3"}
+"""Model types that are alike but for biases, norms of q and k, windows, and layers without rotary embeddings."""
+
+
+class Product:
+    """One or more linear layers as one. They give their weights away to it: packed, or else as views of the whole."""
+
+    def __init__(self, *layers: Any) -> None:
+        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+        self._layers = layers
+        self._bias = torch.cat(biases) if biases else None
+        weight = (
+            torch.cat([layer.weight.detach() for layer in layers]) if len(layers) > 1 else layers[0].weight.detach()
+        )
+        self._is_packed = can_pack(weight)
+        self._weight = pack(weight) if self._is_packed else weight
+        self._give_back(weight[:0] if self._is_packed else weight)
+
+    def __call__(self, input: Tensor) -> Tensor:
+        if self._is_packed:
+            return packed_linear(input, self._weight, self._bias)
+        return F.linear(input, self._weight, self._bias)
+
+    def undo(self) -> None:
+        """Let the layers have their weights again."""
+        self._give_back(self._weight.to_dense() if self._is_packed else self._weight)
+
+    def _give_back(self, weight: Tensor) -> None:
+        start = 0
+        for layer in self._layers:
+            layer.weight = nn.Parameter(weight[start : start + layer.out_features], requires_grad=False)
+            start += layer.out_features
+
+
+class Layer(NamedTuple):
+    """The numbers of one layer."""
+
+    norm: Tensor
+    qkv: Product
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    rotates: bool
+    window: int | None
+    out: Product
+    mlp_norm: Tensor
+    gate_up: Product
+    down: Product
+
+
+class LlamaForward:
+    """Computes a batch from a model's weights."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        model: Any = loaded.model
+        config = model.config
+        self._embedding: Tensor = model.model.embed_tokens.weight.detach()
+        self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self._size: int = model.model.layers[0].self_attn.head_dim
+        self._eps: float = config.rms_norm_eps
+        self._layers = [_layer(layer, config, index) for index, layer in enumerate(model.model.layers)]
+        self._norm: Tensor = model.model.norm.weight.detach()
+        self._head = Product(model.lm_head)
+        self._rotary = model.model.rotary_emb
+        self._scaling = self._size**-0.5
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits `[wanted tokens, vocabulary]`."""
+        hidden = F.embedding(batch.token_ids, self._embedding)
+        cos, sin = self._angles(hidden, batch.positions)
+        for index, layer in enumerate(self._layers):
+            hidden = hidden + layer.out(self._attend(index, layer, hidden, batch, cos, sin))
+            gate, up = layer.gate_up(self._normed(hidden, layer.mlp_norm)).chunk(2, -1)
+            hidden = hidden + layer.down(F.silu(gate).mul_(up))
+        if batch.wanted is not None:
+            hidden = hidden[batch.wanted]
+        return self._head(self._normed(hidden, self._norm))
+
+    def undo(self) -> None:
+        """Let the modules have their weights again."""
+        for layer in self._layers:
+            for product in (layer.qkv, layer.out, layer.gate_up, layer.down):
+                product.undo()
+        self._head.undo()
+
+    def _attend(self, index: int, layer: Layer, hidden: Tensor, batch: Batch, cos: Tensor, sin: Tensor) -> Tensor:
+        heads, kv_heads = self._heads, self._kv_heads
+        qkv = layer.qkv(self._normed(hidden, layer.norm)).view(len(hidden), heads + 2 * kv_heads, self._size)
+        rotated, values = qkv[:, : heads + kv_heads], qkv[:, heads + kv_heads :]
+        if layer.q_norm is not None and layer.k_norm is not None:
+            normed = [self._normed(qkv[:, :heads], layer.q_norm)]
+            normed.append(self._normed(qkv[:, heads : heads + kv_heads], layer.k_norm))
+            rotated = torch.cat(normed, 1)
+        if layer.rotates:
+            halves = rotated.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
+            rotated = torch.addcmul(rotated * cos, halves, sin)
+        queries, keys = rotated[:, :heads], rotated[:, heads:]
+        return batch.attend(index, queries, keys, values, self._scaling, layer.window).flatten(1)
+
+    def _angles(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines `[tokens, 1, size]`; the sines of the first half are negative, as its turn needs them."""
+        cos, sin = self._rotary(hidden, positions[None])
+        half = self._size // 2
+        return cos[0][:, None], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)[:, None]
+
+    def _normed(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        return F.rms_norm(hidden, weight.shape, weight, self._eps)
+
+
+def is_like_llama(loaded: LoadedModel) -> bool:
+    """Whether a model may be computed this way: of a known type, its weights in plain layers."""
+    config: Any = loaded.model.config
+    layers = [module for module in loaded.model.modules() if isinstance(module, nn.Linear)]
+    return (
+        config.model_type in FAMILIES
+        and config.hidden_act in ("silu", "swish")
+        and all(type(layer) is nn.Linear for layer in layers)
+        and len(layers) == 7 * config.num_hidden_layers + 1
+    )
+
+
+def _layer(module: Any, config: Any, index: int) -> Layer:
+    attention, mlp = module.self_attn, module.mlp
+    own = getattr(attention, "sliding_window", None)
+    window = getattr(config, "sliding_window", None) if config.model_type == "mistral" else own
+    return Layer(
+        norm=module.input_layernorm.weight.detach(),
+        qkv=Product(attention.q_proj, attention.k_proj, attention.v_proj),
+        q_norm=_weight(attention, "q_norm"),
+        k_norm=_weight(attention, "k_norm"),
+        rotates=bool(getattr(attention, "use_rope", True)),
+        window=window,
+        out=Product(attention.o_proj),
+        mlp_norm=module.post_attention_layernorm.weight.detach(),
+        gate_up=Product(mlp.gate_proj, mlp.up_proj),
+        down=Product(mlp.down_proj),
+    )
+
+
+def _weight(module: Any, name: str) -> Tensor | None:
+    norm = getattr(module, name, None)
+    return None if norm is None else norm.weight.detach()
