@@ -156,8 +156,8 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[Served]:
-    """The bundled model, served; all tests share it."""
+    """The bundled model, served in float32, so that an answer does not depend on its neighbours; all tests share it."""
     options = () if (MODEL_FOLDER / "config.json").exists() else ("--model", f"bundled={tiny_folder}")
-    with serving(tmp_path_factory.mktemp("served"), a_free_port(), *options) as server:
+    with serving(tmp_path_factory.mktemp("served"), a_free_port(), "--precision", "float32", *options) as server:
         server.wait_until_ready()
         yield server

@@ -18,8 +18,11 @@ from .sequences import Computed, Piece, Sequence
 ROWS_SHARE = 0.75
 """Of the KV cache's memory, for rows; what is left is for known beginnings of texts."""
 
-SMALL_STEP = 3e9
-"""With fewer multiplications than this in a step, its matrices are done before a second thread is awake."""
+SMALL_PRODUCT = 7.5e7
+"""A layer's product of fewer multiplications is done before a second thread is awake."""
+
+FREE_TOKENS = 85
+"""Up to so many tokens a product takes as long as for one: as long as it takes to read the weights."""
 
 Forward = Callable[[Batch], Tensor]
 
@@ -70,7 +73,8 @@ class InRows:
                 self._move(sequence, row)
         plan = self._plan(pieces)
         batch = Batch(plan.parts, plan.token_ids, plan.wanted or [len(plan.token_ids) - 1])
-        torch.set_num_threads(self._threads if self._weights * len(batch) > SMALL_STEP else 1)
+        product = self._weights / (4 * self._shape.layers + 1) * max(len(batch), FREE_TOKENS)
+        torch.set_num_threads(self._threads if product > SMALL_PRODUCT else 1)
         logits = self._forward(batch)
         return self._moved_on(plan, pieces, logits)
 

@@ -91,11 +91,11 @@ class Forward:
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._model = cast("Any", loaded.model)  # its forward is typed as whatever attribute a module may have
-        pack_layers(loaded.model)
         self._device = loaded.device
         self._threads = torch.get_num_threads()
         is_small = loaded.device.type == "cpu" and self._model.num_parameters() < SMALL_MODEL
         self._decode_threads = 1 if is_small else self._threads
+        pack_layers(loaded.model)
         self._is_encoder_decoder = loaded.is_encoder_decoder
         names = inspect.signature(loaded.model.forward).parameters
         self._cache_name = next((name for name in ("past_key_values", "cache_params") if name in names), "")
