@@ -128,9 +128,9 @@ class Engine:
     # What comes in
 
     def _check_queue(self) -> None:
-        waiting = sum(not request.is_running for request in self._requests.values())
-        if waiting >= self._max_waiting:
-            raise QueueFull(f"{waiting} requests wait for {self._loaded.name} already; try again in a while")
+        waiting = self._scheduler.queued
+        if self._max_waiting is not None and waiting >= self._max_waiting:
+            raise QueueFull(f"{waiting} answers of {self._loaded.name} are waited for already; try again in a while")
 
     def _prepare(self, id: int, request: GenerationRequest) -> Request:
         if self._loaded.is_encoder_decoder and request.echo and request.logprobs is not None:

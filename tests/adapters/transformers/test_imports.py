@@ -13,8 +13,10 @@ from modelcompose.adapters.transformers.imports import without_compiler
 with without_compiler():
     from modelcompose.adapters.transformers.load import load
     from modelcompose.adapters.transformers.settings import ModelSettings
+    from modelcompose.adapters.transformers.engine import Engine
 
     loaded = load(ModelSettings(name="tiny", source=sys.argv[1], device="cpu"), lambda state: None)
+    Engine(loaded, ModelSettings(name="tiny", source="", kv_cache_memory=1 << 20))
 import torch
 from transformers.masking_utils import TransformGetItemToIndex
 
