@@ -133,7 +133,9 @@ class TransformersAdapter:
 
     def _lose_requests(self, why: str) -> None:
         """The engine is gone, and with it what it was doing."""
-        self._earlier = msgspec.structs.replace(_sum(self._earlier, self._counters), running=0, waiting=0)
+        self._earlier = msgspec.structs.replace(
+            _sum(self._earlier, self._counters), running=0, waiting=0, rows=0, kv_used=0.0
+        )
         self._counters = ModelCounters()
         for queue in self._queues.values():
             queue.put_nowait(Failure(EngineDied(why).report()))

@@ -20,7 +20,6 @@ from ..errors import (
     ContextLengthExceeded,
     InvalidRequest,
     ModelUnavailable,
-    QueueFull,
     UnsupportedParameter,
 )
 from ..events import Accepted, Event, FinishReason, Usage
@@ -63,7 +62,6 @@ class Engine:
             row_length,
             can_chunk=self._computer.can_chunk,
         )
-        self._max_waiting = settings.max_waiting_count
         self._pace = Pace(loaded.device, settings.max_batch_tokens)
         self._requests: dict[int, Request] = {}
         self._outcomes: list[tuple[int, Outcome]] = []
@@ -89,7 +87,6 @@ class Engine:
     def add(self, id: int, request: GenerationRequest) -> None:
         """Queue a request, or refuse it."""
         try:
-            self._check_queue()
             self._requests[id] = accepted = self._prepare(id, request)
         except Exception as error:  # one request's fault must not become everybody's
             self._fail(id, error)
@@ -126,11 +123,6 @@ class Engine:
         return outcomes
 
     # What comes in
-
-    def _check_queue(self) -> None:
-        waiting = self._scheduler.queued
-        if self._max_waiting is not None and waiting >= self._max_waiting:
-            raise QueueFull(f"{waiting} answers of {self._loaded.name} are waited for already; try again in a while")
 
     def _prepare(self, id: int, request: GenerationRequest) -> Request:
         if self._loaded.is_encoder_decoder and request.echo and request.logprobs is not None:

@@ -146,7 +146,7 @@ def _engine(settings: ModelSettings, report: Report, patience: float) -> tuple[L
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_cores())
     loaded = when_it_fits(lambda: load(settings, report), report, patience)
-    return loaded, Engine(loaded, settings.max_concurrent_count)
+    return loaded, Engine(loaded, settings)
 
 
 def when_it_fits(load: Callable[[], T], report: Report, patience: float) -> T:

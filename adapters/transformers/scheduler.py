@@ -35,11 +35,6 @@ class Scheduler:
         """Room taken, in tokens."""
         return sum(self._held.values())
 
-    @property
-    def queued(self) -> int:
-        """How many wait beyond those that may run; less than 0 where there are places left."""
-        return len(self.waiting) + len(self._held) - self._max_running
-
     def add(self, sequence: Sequence) -> None:
         self._arrivals += 1
         self._order[sequence] = (sequence.request.priority, self._arrivals)

@@ -43,14 +43,10 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     compile: bool | None = None
     preload: bool = True
     keep_alive: float | None = None
-    max_waiting_count: int | None = 1024
-
-
-NOT_HONOURED = ("kv_cache_memory", "max_batch_tokens", "compile")
+    max_waiting_count: int | None = None
 
 
 def refuse_unhonoured(settings: ModelSettings) -> None:
     """Raise ConfigError for a setting that has no effect yet."""
-    for name in NOT_HONOURED:
-        if getattr(settings, name) is not None:
-            raise ConfigError(f"'{name}' is not supported yet; leave it out")
+    if settings.compile:
+        raise ConfigError("'compile' is not supported yet; leave it out")

@@ -336,20 +336,6 @@ async def test_twenty_answers_are_as_if_alone(llama: LoadedModel) -> None:
     assert together == alone
 
 
-def test_a_full_queue_refuses_and_empties_again(llama: LoadedModel) -> None:
-    engine = engine_of(llama, 2, max_waiting_count=1)
-    for id in range(1, 6):
-        engine.add(id, text_request())
-    outcomes = run(engine)
-    kinds = {id: type(outcomes[id][-1]) for id in outcomes}
-    assert kinds == {1: Usage, 2: Usage, 3: Usage, 4: Failure, 5: Failure}
-    [failure] = outcomes[4]
-    assert isinstance(failure, Failure)
-    assert (failure.report.kind, failure.report.retry_after) == ("QueueFull", 1)
-    engine.add(6, text_request())
-    assert isinstance(run(engine)[6][-1], Usage)
-
-
 # What goes wrong
 
 
