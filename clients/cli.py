@@ -122,7 +122,7 @@ def up(  # noqa: PLR0913 (an option is a parameter)
     max_model_len: Annotated[
         int | None, typer.Option(min=1, metavar="TOKENS", help="Less context than the model could have.")
     ] = None,
-    max_concurrent: Annotated[int, typer.Option(min=1, help="Requests that a model answers at the same time.")] = 16,
+    max_concurrent: Annotated[int, typer.Option(min=1, help="Answers that a model gives at the same time.")] = 64,
     max_waiting: Annotated[
         int | None,
         typer.Option(min=0, metavar="N", help="Requests that may wait while so many are answered; others get 429."),
