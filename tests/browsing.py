@@ -26,7 +26,7 @@ components:
     task: chat-completion
     model: bundled
     params: {min_output_length: 2500, max_output_length: 2600}
-  - {id: broken, type: shell, command: "echo this was bound to fail >&2; exit 3"}
+  - {id: broken, type: http-client, base_url: "http://127.0.0.1:9", method: GET, path: /nothing}
   - {id: counter, type: shell, command: "printf %s ${input.text} | wc -w", output: "${result.stdout as integer}"}
 workflows:
   - {id: endless, component: endless}
@@ -35,31 +35,21 @@ workflows:
     jobs:
       - {id: first, component: counter, input: {text: a}}
       - {id: second, component: broken, depends_on: [first]}
-  - id: weigh
-    title: Pros and cons
-    description: Asks what speaks for something and what speaks against it, counts the words of both, and weighs them.
+  - id: explain
+    title: Two explanations
+    description: Explains two things in simple terms, both at the same time, and counts the words.
     jobs:
-      - id: pros
+      - id: one
         component: talker
-        input:
-          user_prompt: What are the advantages of ${input.topic @(What is to be weighed)}?
-      - id: cons
+        input: {user_prompt: "Explain ${input.one @(What is to be explained)} in simple terms."}
+      - id: other
         component: talker
-        input:
-          user_prompt: What are the disadvantages of ${input.topic}?
-      - {id: words, component: counter, input: {text: "${jobs.pros.output} ${jobs.cons.output}"}}
-      - id: advice
-        component: talker
-        input:
-          user_prompt: |
-            These are the advantages: ${jobs.pros.output}
-            These are the disadvantages: ${jobs.cons.output}
-            What do you recommend?
+        input: {user_prompt: "Explain ${input.other | machine learning @(What else)} in simple terms."}
+      - {id: words, component: counter, input: {text: "${jobs.one.output} ${jobs.other.output}"}}
     output:
-      advice: ${jobs.advice.output}
-      pros: ${jobs.pros.output}
-      cons: ${jobs.cons.output}
-      words: ${jobs.words.output as text}
+      one: ${jobs.one.output}
+      other: ${jobs.other.output}
+      words: ${output as text}
 """
 
 
@@ -132,6 +122,11 @@ def open_workflow(page: Page, title: str) -> None:
     choose(page, "Workflow", title)
     expect(page.locator(".about h2")).to_have_text(title)
     expect(page.get_by_role("button", name="Run Workflow")).to_be_visible()
+
+
+def field(page: Page, label: str) -> Locator:
+    """A field of the form."""
+    return page.locator("#workflows").get_by_label(label)
 
 
 def run(page: Page) -> Locator:

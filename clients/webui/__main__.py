@@ -33,6 +33,7 @@ def main() -> None:
         enable_monitoring=False,
         mcp_server=False,
         pwa=False,
+        max_file_size=1,  # nothing on the page takes files
         ssr_mode=False,
         theme=theme(),
         css=style(),

@@ -82,10 +82,13 @@ class Server:
         """What a workflow reads, and its jobs."""
         return msgspec.convert(await self._get(f"{self.runs}/workflows/{workflow}/schema", key), Schema)
 
-    async def health(self) -> list[Model]:
-        """What the models do."""
+    async def states(self, key: str) -> list[Model]:
+        """What the models do, and how much they can hold."""
         body = await self._get(f"{self.url}/health", "", also=(503,))
-        return msgspec.convert(body["models"], list[Model])
+        listed = await self._get(f"{self.url}/v1/models", key)
+        contexts = {each["id"]: each.get("max_model_len") for each in listed["data"]}
+        found = msgspec.convert(body["models"], list[Model])
+        return [msgspec.structs.replace(model, context=contexts.get(model.id)) for model in found]
 
     async def metrics(self) -> str:
         """The counters, in Prometheus' format."""

@@ -46,7 +46,7 @@ class WebUI:
                 page = ServerPage(self._server, self._key)
         page.watch_while(server, [chat, workflows])
 
-    async def _enter(self, key: str, kept: Any) -> list[Any]:
+    async def _enter(self, request: gr.Request, key: str, kept: Any) -> list[Any]:
         """Show the pages, or ask for a key."""
         key = (key or "").strip()
         try:
@@ -62,7 +62,7 @@ class WebUI:
             gr.Column(visible=True),
             key,
             self._workflows.restore(cards),
-            *self._chat.restore(kept, models, key),
+            *self._chat.restore(request, kept, models, key),
         ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from html import escape
@@ -17,6 +16,7 @@ from .conversation import Answer, Choices, Conversation
 from .kept import Kept
 from .look import SCRIPT
 from .markup import code_block, plain
+from .stops import Stops
 from .thread import thread
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -29,7 +29,7 @@ class ChatPage:
         self._server = server
         self._key = key
         self._kept = kept
-        self._stops: dict[str, asyncio.Event] = {}
+        self._stops = Stops()
         self._now = gr.State(Conversation())
         with gr.Row(elem_id="chat", equal_height=False):
             with gr.Column(elem_classes="main", scale=3, min_width=280):
@@ -88,11 +88,11 @@ class ChatPage:
                     elem_id="max-tokens",
                 )
                 self._seed = gr.Number(None, label="Seed", placeholder="by chance", precision=0, min_width=100)
-            self._stops_at = gr.Textbox(label="Stop at", info="A text on each line", lines=1, max_lines=4)
+            self._stop_at = gr.Textbox(label="Stop at", info="A text on each line", lines=1, max_lines=4)
             self._tools = gr.Textbox(label="Tools", info="A JSON list, as OpenAI writes it", lines=1, max_lines=10)
         with gr.Accordion("Take along", open=False, elem_id="export"):
             self._export = gr.HTML(
-                _export("", {}, Kept(), ""),
+                _export("", Kept(), ""),
                 apply_default_css=False,
                 js_on_load=f"{SCRIPT}.copies(element)",
                 elem_classes="exported",
@@ -100,7 +100,7 @@ class ChatPage:
 
     @property
     def _choices(self) -> list[gr.Textbox | gr.Number]:
-        return [self._system, self._temperature, self._top_p, self._max_tokens, self._seed, self._stops_at, self._tools]
+        return [self._system, self._temperature, self._top_p, self._max_tokens, self._seed, self._stop_at, self._tools]
 
     def _listen(self) -> None:
         asked = [self._key, self._kept, self._now, self.model, *self._choices]
@@ -143,55 +143,51 @@ class ChatPage:
     async def _answer(self, conversation: Conversation, asked: Any, request: gr.Request) -> AsyncGenerator[Any]:
         key, _, _, model, *choices = asked
         chosen = _chosen(choices)
-        stop = self._stops[request.session_hash or ""] = asyncio.Event()
         try:
             body = chosen.body(model or "", conversation)
         except ValueError as error:
-            yield self._view(conversation.answered(Answer(model=model, error=str(error))), model, chosen, {}, key)
+            failed = conversation.answered(Answer(model=model, error=str(error)))
+            yield self._view(request, Kept(model, chosen, failed), key)
             return
-        kept = Kept(model, chosen, conversation, body)
-        yield (
-            thread(conversation),
-            conversation,
-            kept.dump(),
-            "",
-            gr.Button(visible=False),
-            gr.Button(visible=True),
-            gr.skip(),
-        )
-        async with aclosing(answers(self._server, body, key, stop)) as growing:
+        async with (
+            self._stops.working(request.session_hash) as stop,
+            aclosing(answers(self._server, body, key, stop)) as growing,
+        ):
+            kept = Kept(model, chosen, conversation, body).dump()
+            buttons = gr.Button(visible=False), gr.Button(visible=True)
+            yield (thread(conversation), conversation, kept, "", *buttons, gr.skip())
             async for answer in growing:
                 now = conversation.answered(answer)
                 if answer.is_whole:
-                    yield self._view(now, model, chosen, body, key)
+                    yield self._view(request, Kept(model, chosen, now, body), key)
                 else:
                     yield (thread(now), *[gr.skip()] * 6)
 
-    def _view(
-        self, conversation: Conversation, model: str, choices: Choices, body: dict[str, Any], key: str
-    ) -> tuple[Any, ...]:
+    def _view(self, request: gr.Request, kept: Kept, key: str) -> tuple[Any, ...]:
         """Everything as it is when nothing is being answered."""
-        kept = Kept(model, choices, conversation, body)
         return (
-            thread(conversation),
-            conversation,
+            thread(kept.conversation),
+            kept.conversation,
             kept.dump(),
             gr.skip(),
             gr.Button(visible=True),
             gr.Button(visible=False),
-            _export(self._server.url, body, kept, key),
+            _export(self._url(request), kept, key),
         )
+
+    def _url(self, request: gr.Request) -> str:
+        """The server's URL for the one who looks at the page."""
+        return snippets.seen_from(request.headers.get("host", ""), self._server.url)
 
     async def _end(self, request: gr.Request) -> None:
         """Stop the answer that grows."""
-        if (stop := self._stops.get(request.session_hash or "")) is not None:
-            stop.set()
+        self._stops.stop(request.session_hash)
 
     async def _forget(self, request: gr.Request, *asked: Any) -> tuple[Any, ...]:
         """Begin anew."""
-        await self._end(request)
+        await self._stops.ended(request.session_hash)
         key, _, _, model, *choices = asked
-        return self._view(Conversation(), model, _chosen(choices), {}, key)
+        return self._view(request, Kept(model, _chosen(choices)), key)
 
     def _keep(self, *asked: Any) -> dict[str, Any]:
         """Remember what was chosen."""
@@ -203,7 +199,7 @@ class ChatPage:
         """What `restore` gives the values of."""
         return [self.model, self._thread, self._now, self._export, *self._choices]
 
-    def restore(self, found: Any, models: list[str], key: str) -> list[Any]:
+    def restore(self, request: gr.Request, found: Any, models: list[str], key: str) -> list[Any]:
         """The page as it was left."""
         kept = Kept.load(found)
         chosen = kept.model if kept.model in models else next(iter(models), None)
@@ -212,7 +208,7 @@ class ChatPage:
             gr.Dropdown(models, value=chosen),
             thread(kept.conversation),
             kept.conversation,
-            _export(self._server.url, kept.request, kept, key),
+            _export(self._url(request), kept, key),
             choices.system,
             choices.temperature,
             choices.top_p,
@@ -236,7 +232,8 @@ def _chosen(values: list[Any]) -> Choices:
     )
 
 
-def _export(url: str, body: dict[str, Any], kept: Kept, key: str) -> str:
+def _export(url: str, kept: Kept, key: str) -> str:
+    body = kept.request
     if not body:
         return plain(
             "After the first answer: the conversation as JSON, and the last request as a curl line and as Python."

@@ -18,6 +18,7 @@ class Model(msgspec.Struct, frozen=True):
     state: str
     detail: str = ""
     progress: float | None = None
+    context: int | None = None
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -109,8 +110,13 @@ def _card(model: Model, before: Counts | None, now: Counts) -> str:
     return (
         f'<section class="card" aria-label="{name}" data-model="{name}"><header><h3>{name}</h3>'
         f'<span class="pill {escape(model.state)}">{escape(state)}</span>{_switch(model)}</header>'
-        f'{_progress(model)}<p class="detail">{escape(model.detail)}</p><dl class="facts">{shown}</dl></section>'
+        f'{_progress(model)}<p class="detail">{escape(_detail(model))}</p><dl class="facts">{shown}</dl></section>'
     )
+
+
+def _detail(model: Model) -> str:
+    """What it does, or how much it can hold."""
+    return model.detail or (f"{model.context:,} tokens of context" if model.context else "")
 
 
 def _progress(model: Model) -> str:

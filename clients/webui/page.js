@@ -76,12 +76,19 @@ window.modelCompose = (() => {
             if (atEnd) toEnd();
         });
         toEnd();
+        applyTheme();
         onAct(element, (button) => {
             const article = button.closest("article");
             if (button.dataset.act === "edit") edit(article, trigger);
             else trigger("act", { what: button.dataset.act, index: Number(article.dataset.index), text: "" });
             atEnd = true;
         });
+    };
+
+    // Gradio follows the system; whoever has chosen otherwise keeps what they chose.
+    const applyTheme = () => {
+        const chosen = localStorage.getItem("model-compose-theme");
+        if (chosen) document.body.classList.toggle("dark", chosen === "dark");
     };
 
     const isNarrow = () => window.matchMedia("(max-width: 900px)").matches;
@@ -101,12 +108,3 @@ window.modelCompose = (() => {
         },
     };
 })();
-
-// Gradio follows the system; whoever has chosen otherwise keeps what they chose.
-document.addEventListener("DOMContentLoaded", () => {
-    const chosen = localStorage.getItem("model-compose-theme");
-    if (!chosen) return;
-    const apply = () => document.body.classList.toggle("dark", chosen === "dark");
-    apply();
-    setTimeout(apply, 500);
-});

@@ -44,7 +44,7 @@ async def web_ui(place: WebUIPlace, served: Served, console: Console) -> None:
         with listen(place.host, place.port, option="--webui-port") as sockets:
             url, port = url_of(place.host, sockets), sockets[0].getsockname()[1]
         await _run(place.host, port, served, url, console)
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         console.say(f"There is no Web UI: {error}", "yellow")
 
 

@@ -64,7 +64,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
                 return {"items": (*self.items, value)}
             case Ended(error=""):
                 # A job whose output is a stream is done only when that is.
-                return {"state": "completed", "output": told.output, "states": dict.fromkeys(self.jobs, "completed")}
+                times = {job: now - began for job, began in self.began.items()} | self.times
+                states = dict.fromkeys(self.jobs, "completed")
+                return {"state": "completed", "output": told.output, "states": states, "times": times}
             case Ended():
                 ended = {job: "failed" if job == told.job else "cancelled" for job in self.jobs}
                 done = {job: state for job, state in self.states.items() if state == "completed"}

@@ -43,7 +43,7 @@ class ServerPage:
 
     async def _look(self, key: str, before: Counts | None) -> tuple[Any, ...]:
         try:
-            models = await self._server.health()
+            models = await self._server.states(key)
             workflows = [card.model for card in await self._server.workflows(key)]
             now = counts(await self._server.metrics(), time.monotonic())
         except Refused as error:

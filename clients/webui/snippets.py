@@ -6,9 +6,11 @@ import json
 import pprint
 import shlex
 from typing import Any
+from urllib.parse import urlsplit
 
 from .conversation import Conversation
 
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 _SDK_FIELDS = {"model", "messages", "temperature", "top_p", "max_tokens", "seed", "stop", "tools"}
 
 
@@ -38,6 +40,14 @@ def python(url: str, body: dict[str, Any], *, has_key: bool) -> str:
         "    for choice in chunk.choices:\n"
         '        print(choice.delta.content or "", end="", flush=True)\n'
     )
+
+
+def seen_from(host: str, url: str) -> str:
+    """The server's `url` for someone who reaches this machine under the name in an HTTP request's `host`."""
+    name, here = urlsplit(f"//{host}").hostname, urlsplit(url)
+    if not name or here.hostname not in _LOOPBACK or name in _LOOPBACK:
+        return url
+    return f"http://{f'[{name}]' if ':' in name else name}:{here.port}"
 
 
 def _literal(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from html import escape
@@ -17,6 +16,7 @@ from .diagram import diagram
 from .forms import Field, WrongInput, fields, given, readable
 from .look import SCRIPT
 from .running import Progress, jobs_shown, progress, result
+from .stops import Stops
 
 
 class WorkflowPage:
@@ -25,7 +25,7 @@ class WorkflowPage:
     def __init__(self, server: Server, key: gr.BrowserState) -> None:
         self._server = server
         self._key = key
-        self._stops: dict[str, asyncio.Event] = {}
+        self._stops = Stops()
         self._schema = gr.State(None)
         with gr.Row(elem_id="workflows", equal_height=False):
             with gr.Column(scale=5, min_width=280, elem_classes="main"):
@@ -81,24 +81,19 @@ class WorkflowPage:
         try:
             input = given(fields(schema.input), values)
         except WrongInput as error:
-            yield (
-                gr.skip(),
-                gr.skip(),
-                gr.skip(),
-                gr.skip(),
-                f'<div class="error" role="alert">{escape(str(error))}</div>',
-            )
+            yield (*[gr.skip()] * 4, f'<div class="error" role="alert">{escape(str(error))}</div>')
             return
-        stop = self._stops[request.session_hash or ""] = asyncio.Event()
         id = schema.workflow.workflow_id
-        async with aclosing(progress(self._server, id, input, schema.jobs, key, stop)) as views:
+        async with (
+            self._stops.working(request.session_hash) as stop,
+            aclosing(progress(self._server, id, input, schema.jobs, key, stop)) as views,
+        ):
             async for now in views:
                 yield (gr.Button(visible=now.is_over), gr.Button(visible=not now.is_over), *_shown(schema, now))
 
     async def _cancel(self, request: gr.Request) -> None:
         """End the run."""
-        if (stop := self._stops.get(request.session_hash or "")) is not None:
-            stop.set()
+        self._stops.stop(request.session_hash)
 
 
 _NONE = (
@@ -126,8 +121,8 @@ def _component(workflow: str, field: Field) -> gr.components.Component:
     }
     match field.kind:
         case "number":
-            precision = 0 if field.type == "integer" else None
-            return gr.Number(None, placeholder=field.hint, precision=precision, **common)
+            precision, step = (0, 1.0) if field.type == "integer" else (None, 0.1)
+            return gr.Number(None, placeholder=field.hint, precision=precision, step=step, **common)
         case "check":
             return gr.Checkbox(bool(field.start), **common)
         case "choice":

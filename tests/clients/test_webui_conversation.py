@@ -118,6 +118,20 @@ def test_the_python_program_is_the_request(has_key: bool) -> None:
     assert given == {**BODY, "stream": True}
 
 
+@pytest.mark.parametrize(
+    ("host", "url", "seen"),
+    [
+        ("localhost:8081", "http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("box.local:8081", "http://127.0.0.1:8080", "http://box.local:8080"),
+        ("[fe80::1]:8081", "http://127.0.0.1:8080", "http://[fe80::1]:8080"),
+        ("box.local:8081", "http://10.0.0.2:8080", "http://10.0.0.2:8080"),
+        ("", "http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+    ],
+)
+def test_the_url_is_the_one_under_which_the_machine_is_reached(host: str, url: str, seen: str) -> None:
+    assert snippets.seen_from(host, url) == seen
+
+
 def test_the_conversation_is_taken_along_with_its_figures() -> None:
     answer = Answer(model="m", text="yes", tokens=3, first=1.0, took=2.0)
     whole = json.loads(snippets.as_json("m", "Be brief.", Conversation((Turn("q", answer),))))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -10,13 +12,15 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from modelcompose.adapters.runs import FieldPiece, InputCard, JobCard, JobNews, TextPiece
+from modelcompose.clients.compose_files import ComposeOptions
 from modelcompose.clients.plan import UpOptions, plan_of
-from modelcompose.clients.webui.api import Began, Ended
+from modelcompose.clients.webui.api import Began, Ended, Told
 from modelcompose.clients.webui.diagram import diagram, layout
 from modelcompose.clients.webui.forms import WrongInput, fields, given
 from modelcompose.clients.webui.glance import Counts, Model, counts, glance, rate
 from modelcompose.clients.webui.process import environment
 from modelcompose.clients.webui.running import Progress, jobs_shown, result
+from modelcompose.clients.webui.stops import Stops
 from modelcompose.server.memory import Memory
 
 CARDS = [
@@ -98,7 +102,8 @@ def test_the_diagram_is_a_drawing_that_says_what_it_shows() -> None:
 
 def test_a_run_is_followed_to_its_end() -> None:
     run = Progress(jobs=("a", "b"))
-    for at, told in enumerate([Began("task_1"), JobNews("a", "processing"), JobNews("a", "completed")]):
+    news: list[Told] = [Began("task_1"), JobNews("a", "processing"), JobNews("a", "completed")]
+    for at, told in enumerate(news):
         run = run.told(told, float(at))
     assert (run.task, run.states, run.times) == ("task_1", {"a": "completed"}, {"a": 1.0})
     streaming = run.told(JobNews("b", "processing"), 3.0).told(TextPiece("# Ti"), 4.0).told(TextPiece("tle"), 5.0)
@@ -160,11 +165,42 @@ def test_a_model_is_shown_with_its_state(state: str, word: str, act: str) -> Non
     assert ("50%" in shown) is (state == "loading")
 
 
+async def test_new_work_begins_when_the_old_has_ended() -> None:
+    stops, told = Stops(), list[str]()
+
+    async def work(name: str) -> None:
+        async with stops.working("s") as stop:
+            told.append(f"{name} begins")
+            await stop.wait()
+            await asyncio.sleep(0)
+            told.append(f"{name} ends")
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        tasks.create_task(work("a"))
+        await asyncio.sleep(0)
+        tasks.create_task(work("b"))
+        await asyncio.sleep(0.05)
+        stops.stop("another")
+        await stops.ended("s")
+    assert told == ["a begins", "a ends", "b begins", "b ends"]
+
+
 def test_the_process_gets_no_key_and_is_told_to_be_quiet() -> None:
     env = environment({"MODEL_COMPOSE_API_KEY": "secret", "GRADIO_SHARE": "True", "HOME": "/h", "NO_PROXY": "x"})
     assert "secret" not in env.values()
     assert "GRADIO_SHARE" not in env
     assert (env["GRADIO_ANALYTICS_ENABLED"], env["NO_PROXY"], env["HOME"]) == ("False", "*", "/h")
+
+
+@pytest.mark.parametrize(
+    ("said", "place"),
+    [("webui: false", None), ("webui: {port: 9}", ("127.0.0.1", 9)), ("webui: {host: 0.0.0.0}", ("0.0.0.0", 8081))],
+)
+def test_the_file_says_where_it_is_served(said: str, place: tuple[str, int] | None, tmp_path: Path) -> None:
+    file = tmp_path / "model-compose.yml"
+    component = "{type: model, task: chat-completion, model: bundled}"
+    file.write_text(f"controller: {{{said}}}\ncomponent: {component}\nworkflow: {{id: w}}\n", encoding="utf-8")
+    assert plan_of(UpOptions(compose=ComposeOptions(files=(file,)))).webui == place
 
 
 def test_where_it_is_served() -> None:

@@ -50,7 +50,7 @@ def test_stop_in_mid_stream_stops_the_engine(page: Page, site: Site) -> None:
     _, before = counters(site)
     choose(page, "Model or workflow", "endless")
     send(page, "Write a story.")
-    expect(page.locator("article.answer .md")).to_be_visible()
+    expect(page.locator("article.answer .md:visible").first).to_be_visible()
     assert counters(site)[0] == 1
     page.get_by_role("button", name="Stop").click()
     expect(page.locator(".figures")).to_contain_text("stopped")
@@ -66,9 +66,20 @@ def test_a_closed_page_stops_the_engine(page: Page, site: Site) -> None:
     _, before = counters(site)
     choose(page, "Model or workflow", "endless")
     send(page, "Write a story.")
-    expect(page.locator("article.answer .md")).to_be_visible()
+    expect(page.locator("article.answer .md:visible").first).to_be_visible()
     page.close()
     assert wait_until_idle(site) == (0, before + 1)
+
+
+def test_a_new_chat_ends_the_answer_that_grows(page: Page, site: Site) -> None:
+    choose(page, "Model or workflow", "endless")
+    send(page, "Write a story.")
+    expect(page.locator("article.answer .md:visible").first).to_be_visible()
+    page.get_by_role("button", name="New chat").click()
+    expect(page.locator("#thread .nothing")).to_be_visible()
+    assert wait_until_idle(site)[0] == 0
+    expect(page.locator("article")).to_have_count(0)
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
 
 
 def test_the_conversation_survives_a_reload(page: Page) -> None:
