@@ -314,6 +314,57 @@ def chat(
 
 
 @app.command()
+def bench(  # noqa: PLR0913 (an option is a parameter)
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="The name of a model or workflow of the server, or anything that --model of 'up' takes.",
+        ),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="The server's URL. Without it http://127.0.0.1:8080/v1, or a server of its own."),
+    ] = None,
+    requests: Annotated[int, typer.Option("--requests", "-n", min=1, help="How many answers to ask for.")] = 50,
+    concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, help="How many at the same time.")] = 8,
+    prompt: Annotated[
+        str, typer.Option("--prompt", "-p", metavar="TEXT", help="The user's message.")
+    ] = "Write a short story about a robot.",
+    given: Annotated[
+        str | None,
+        typer.Option(
+            "--input", "-i", metavar="JSON|@FILE|-", help="Further inputs of a workflow, as 'run' takes them."
+        ),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and no table.")] = False,
+    api_key: Key = None,
+) -> None:
+    """Measure how fast a model answers many clients: requests and tokens a second, and how long they wait.
+
+    All answers are streamed. One goes first and is not counted. Ctrl-C shows what was measured until then.
+
+    The exit code is 0 if all were answered, 1 if one was not, and 2 if the options are wrong.
+    """
+    from .bench import BenchOptions
+    from .bench import run as run_bench
+
+    options = BenchOptions(
+        model=model,
+        url=url,
+        requests=requests,
+        concurrency=concurrency,
+        prompt=prompt,
+        input=given,
+        max_tokens=max_tokens,
+        as_json=as_json,
+        api_key=api_key or None,
+    )
+    raise typer.Exit(run_bench(options))
+
+
+@app.command()
 def validate(
     file: Files = None,
     env: Variables = None,

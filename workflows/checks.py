@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from ..adapters.errors import ConfigError
 from .forms import Reading
 from .graph import action_of, component_of, cycle_in, default_workflow, dependencies_of, model_name, references_in
+from .outputs import is_each_item
 from .references import Reference
 from .schema import (
     BaseModelComponent,
@@ -111,7 +112,8 @@ class _Checks:
                 yield from self._workflow_named(action.workflow, (*where, "workflow"))
             if isinstance(action, HttpAction) and action.stream_format is None and _reads_items(action.output):
                 yield self._at(
-                    (*where, "output"), "'[]' stands for the items of a stream: say stream_format: json or text"
+                    (*where, "output"),
+                    "'[]' and 'item' stand for the items of a stream: say stream_format: json or text",
                 )
             if (
                 isinstance(component, HttpClientComponent)
@@ -280,10 +282,7 @@ def _fault(reference: Reference, allowed: set[str], workflow: Workflow | None) -
 
 
 def _reads_items(value: Any) -> bool:
-    return any(
-        reference.root in ("response", "result") and str(reference.path).startswith(("response[]", "result[]"))
-        for reference in references_in(value)
-    )
+    return any(map(is_each_item, references_in(value)))
 
 
 _DRIVERS = ("transformers", "vllm")
@@ -304,7 +303,7 @@ _OF_LOCAL_MODELS = (
     "preload",
     "keep_alive",
 )
-_IN_ACTION_OUTPUT = {"input", "index", "output", "response", "result"}
+_IN_ACTION_OUTPUT = {"input", "index", "output", "response", "result", "item"}
 _IN_OPENAI_INPUT = {"input", "messages", "prompt", "request", "metadata"}
 _FIRST_KEY = {
     "shell": ": say with 'command' what to run",

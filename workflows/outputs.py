@@ -1,8 +1,8 @@
 """Rendering `output:` around a value that may still be coming.
 
 A stream goes through an output tree untouched where one whole template hands it on (`${output}`, `${output as text}`,
-`generated: ${output}`) and nothing else looks at it. `response[]` and `result[]` make a stream of what each item
-renders to. Everything else needs the whole value, which is then waited for.
+`generated: ${output}`) and nothing else looks at it. `response[]`, `result[]` and `item` make a stream of what each
+item renders to. Everything else needs the whole value, which is then waited for.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .schema import render_deep
 
 Scope = Mapping[str, Any]
 
+ITEM = "item"
 _EACH_ROOTS = ("response", "result")
 _HANDED_ON = (None, "text", "string", "stream/text", "stream/json")
 
@@ -28,13 +29,22 @@ async def render_output(tree: Any, scope: Scope) -> Any:
         return scope["output"]
     stream = stream_in(scope["output"])
     if stream is None:
-        return render_deep(tree, scope)
+        return _of_whole(tree, scope)
     if stream is scope["output"] and _comes_in_items(stream) and _is_each(tree):
         return ItemStream(_mapped(stream, tree, scope), "text" if _casts_to_text(tree) else None)
     if (handed_on := hand_on(tree, scope)) is not None:
         return handed_on
     value = await stream.value()
-    return render_deep(tree, {root: put_for(stream, value, known) for root, known in scope.items()})
+    return _of_whole(tree, {root: put_for(stream, value, known) for root, known in scope.items()})
+
+
+def _of_whole(tree: Any, scope: Scope) -> Any:
+    """`tree` rendered where nothing is still to come; once for each item of a list if it speaks of `item`."""
+    if not any(reference.root == ITEM for reference in references_in(tree)):
+        return render_deep(tree, scope)
+    whole = scope["output"]
+    values = [render_deep(tree, {**scope, ITEM: item}) for item in (whole if isinstance(whole, list) else [whole])]
+    return [value for value in values if value is not None]
 
 
 def hand_on(tree: Any, scope: Scope) -> Any:
@@ -95,11 +105,12 @@ def _comes_in_items(stream: Stream) -> bool:
 
 
 def _is_each(tree: Any) -> bool:
-    return any(_is_each_item(reference) for reference in references_in(tree))
+    return any(is_each_item(reference) for reference in references_in(tree))
 
 
-def _is_each_item(reference: Reference) -> bool:
-    return reference.root in _EACH_ROOTS and reference.steps[:1] == (Each(),)
+def is_each_item(reference: Reference) -> bool:
+    """Whether a reference stands for one item of a stream at a time."""
+    return reference.root == ITEM or (reference.root in _EACH_ROOTS and reference.steps[:1] == (Each(),))
 
 
 def _casts_to_text(tree: Any) -> bool:
@@ -111,6 +122,6 @@ def _casts_to_text(tree: Any) -> bool:
 async def _mapped(stream: Stream, tree: Any, scope: Scope) -> AsyncGenerator[Any]:
     async with aclosing(stream.items()) as items:
         async for item in items:
-            value = render_deep(tree, {**scope, **dict.fromkeys(_EACH_ROOTS, StreamItem(item))})
+            value = render_deep(tree, {**scope, **dict.fromkeys(_EACH_ROOTS, StreamItem(item)), ITEM: item})
             if value is not None:
                 yield value

@@ -6,9 +6,7 @@ import os
 import pty
 import re
 import select
-import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,16 +15,14 @@ from typing import NamedTuple
 
 import psutil
 import pytest
-import uvicorn
 from commands import call
 from scripted import ScriptedAdapter, Step, says
 from served import COMMAND, ENVIRONMENT, a_free_port
+from threaded import served_by
 
 from modelcompose.adapters.base import GenerationRequest
 from modelcompose.adapters.errors import ContextLengthExceeded
 from modelcompose.adapters.events import TextDelta
-from modelcompose.server.app import create_app
-from modelcompose.server.settings import Settings
 
 SECONDS = 40
 ESCAPES = re.compile(r"\x1b\[[?0-9;]*[a-zA-Z]")
@@ -88,20 +84,6 @@ def _take_the_terminal() -> None:
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-@contextmanager
-def served_by(adapter: ScriptedAdapter) -> Iterator[str]:
-    """A server in a thread of this process; its URL."""
-    server = uvicorn.Server(uvicorn.Config(create_app([adapter], Settings()), log_config=None, ws="none"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 class Talker(NamedTuple):

@@ -202,6 +202,7 @@ async def test_items_that_are_objects_stay_a_list() -> None:
     async with upstream(streams(*lines, kind="application/x-ndjson")) as server:
         assert await run(client(server, stream_format="json")) == [{"a": 1}, {"a": None}, {"a": 3}]
         assert await run(client(server, stream_format="json", output="${response[].a}")) == [1, 3]
+        assert await run(client(server, stream_format="json", output="${item.a}")) == [1, 3]
         assert await run(client(server, stream_format="json", output={"b": "${result[].a}"})) == [
             {"b": 1},
             {"b": None},

@@ -14,7 +14,7 @@ from scripted import ScriptedAdapter, Step, says
 
 from modelcompose.adapters.base import GenerationRequest
 from modelcompose.adapters.errors import ComposeError, ConfigError, InvalidRequest, ModelNotFound
-from modelcompose.adapters.events import Accepted, TextDelta, Usage
+from modelcompose.adapters.events import Accepted, Finish, TextDelta, Usage
 from modelcompose.workflows.components.streams import ItemStream, ModelStream, is_sent_as_stream
 from modelcompose.workflows.jobs import JobFinished, JobStarted, JobText, Outcome
 from modelcompose.workflows.load import Compose
@@ -196,6 +196,7 @@ async def test_everything_else_waits_for_the_value(workflow: dict[str, Any], val
         (chat(), {"output": "${output as text;sse-text}"}),
         (chat(streaming=True), {}),
         (chat(output="${result[]}"), {}),
+        (chat(output="${item}"), {}),
     ],
 )
 async def test_a_declared_stream_is_sent_as_one(component: dict[str, Any], workflow: dict[str, Any]) -> None:
@@ -206,13 +207,24 @@ async def test_a_declared_stream_is_sent_as_one(component: dict[str, Any], workf
         assert [item async for item in outcome.items()] == ["a", "b"]
 
 
-async def test_each_piece_of_a_models_answer_can_be_rendered() -> None:
-    component = chat(output="(${result[]})")
+@pytest.mark.parametrize("output", ["(${result[]})", "(${item})"])
+async def test_each_piece_of_a_models_answer_can_be_rendered(output: str) -> None:
+    component = chat(output=output)
     scripts = ScriptedAdapter({"m": says("a", "b")})
     async with runner(one(component), scripts) as opened, opened.run(given={"prompt": "x"}) as run:
         outcome = await run.outcome()
         assert isinstance(outcome, ItemStream)
         assert await run.value() == "(a)(b)"
+
+
+async def test_item_is_each_of_several_whole_answers() -> None:
+    output = {"said": "${item}", "by": "${index | nobody}"}
+    component = text(output=output, params={"num_return_sequences": 2}, echo=False)
+    both: list[Step] = [TextDelta("a", 0), TextDelta("b", 1), Finish("stop", 0), Finish("stop", 1), Usage(1, 2)]
+    assert await value_of(one(component), {"prompt": "x"}, ScriptedAdapter({"m": both})) == [
+        {"said": "a", "by": "nobody"},
+        {"said": "b", "by": "nobody"},
+    ]
 
 
 async def test_the_items_of_a_text_begin_with_its_prompt() -> None:
