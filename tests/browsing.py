@@ -121,7 +121,8 @@ def open_workflow(page: Page, title: str) -> None:
     open_tab(page, "Workflows")
     choose(page, "Workflow", title)
     expect(page.locator(".about h2")).to_have_text(title)
-    expect(page.get_by_role("button", name="Run Workflow")).to_be_visible()
+    name = page.locator(".as-model code").inner_text()
+    page.locator(f"#form-{name}").wait_for(state="attached")
 
 
 def field(page: Page, label: str) -> Locator:

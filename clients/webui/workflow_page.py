@@ -47,7 +47,7 @@ class WorkflowPage:
     def _show_form(self, schema: Schema | None) -> None:
         if schema is not None:
             form = fields(schema.input)
-            with gr.Column(elem_classes="form-fields"):
+            with gr.Column(elem_classes="form-fields", elem_id=f"form-{schema.workflow.workflow_id}"):
                 components = [_component(schema.workflow.workflow_id, field) for field in form]
             with gr.Row(elem_classes="run-row"):
                 run = gr.Button("Run Workflow", variant="primary", scale=0, min_width=160, elem_id="run")

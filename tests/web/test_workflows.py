@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from browsing import CHAT, STREAM, TEXT, Site, choose, field, open_tab, open_workflow, run
+from browsing import CHAT, STREAM, TEXT, Site, field, open_workflow, run
 from playwright.sync_api import Page, expect
 
 
@@ -81,8 +81,7 @@ def test_cancel_ends_the_run_and_the_engine(page: Page, site: Site) -> None:
 
 @pytest.mark.window(viewport={"width": 390, "height": 780})
 def test_the_form_on_a_phone(page: Page) -> None:
-    open_tab(page, "Workflows")
-    choose(page, "Workflow", TEXT)
+    open_workflow(page, TEXT)
     field(page, "Prompt (required)").fill("Once upon a time")
     expect(run(page).locator(".output")).to_contain_text("Once upon a time")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
