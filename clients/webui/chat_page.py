@@ -115,7 +115,7 @@ class ChatPage:
         )
         self._thread.act(self._act, asked, shown, trigger_mode="once", **QUIET)
         self._stop.click(self._end, None, None, queue=False, **QUIET)
-        self._new.click(self._forget, asked, [*shown], **QUIET)
+        self._new.click(self._forget, asked, shown, **QUIET)
         for each in self._choices:
             each.blur(self._keep, asked, [self._kept], **QUIET)
         self.model.input(self._keep, asked, [self._kept], **QUIET)
@@ -245,12 +245,12 @@ def _export(url: str, kept: Kept, key: str) -> str:
         + "<h3>The last request in Python</h3>"
         + code_block(snippets.python(url, body, has_key=bool(key)), "python")
         + "<h3>The conversation</h3>"
-        + download_button(whole, "conversation.json")
+        + _download_button(whole, "conversation.json")
         + code_block(whole, "json")
     )
 
 
-def download_button(text: str, name: str) -> str:
+def _download_button(text: str, name: str) -> str:
     """A button that saves a text as a file."""
     return (
         f'<button type="button" class="plain-button" data-act="download" data-name="{escape(name)}" '

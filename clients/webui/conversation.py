@@ -60,6 +60,10 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
     answer: Answer | None = None
     is_result: bool = False
 
+    @property
+    def is_answered(self) -> bool:
+        return self.answer is not None and bool(self.answer.text or self.answer.calls)
+
 
 class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
     """The turns so far."""
@@ -68,8 +72,8 @@ class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def say(self, text: str) -> Conversation:
         """The conversation with one more message; after a tool call it is what the tool gave."""
-        is_result = bool(self.turns) and self.turns[-1].answer is not None and bool(self.turns[-1].answer.calls)
-        return Conversation((*self.turns, Turn(text, is_result=is_result)))
+        last = self.turns[-1].answer if self.turns else None
+        return Conversation((*self.turns, Turn(text, is_result=last is not None and bool(last.calls))))
 
     def edit(self, index: int, text: str) -> Conversation:
         """The conversation up to that message, which now says something else."""
@@ -86,17 +90,17 @@ class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The messages as OpenAI has them."""
+        """The messages as OpenAI has them, without those to which nothing was answered but for the last."""
         found: list[dict[str, Any]] = []
         calls: tuple[Call, ...] = ()
-        for turn in self.turns:
+        for turn in (*(turn for turn in self.turns[:-1] if turn.is_answered), *self.turns[-1:]):
             if turn.is_result and calls:
                 found += [{"role": "tool", "tool_call_id": call.id, "content": turn.said} for call in calls]
             else:
                 found.append({"role": "user", "content": turn.said})
             answer = turn.answer
             calls = () if answer is None else answer.calls
-            if answer is not None and (answer.text or calls):
+            if answer is not None and turn.is_answered:
                 found.append(_message(answer))
         return found
 

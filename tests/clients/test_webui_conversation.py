@@ -73,6 +73,12 @@ def test_what_is_edited_goes_on_from_there() -> None:
     assert conversation.again(0).messages == [{"role": "user", "content": "a"}]
 
 
+def test_what_was_not_answered_is_not_asked_again() -> None:
+    conversation = Conversation((Turn("a", Answer(model="m", error="no")), Turn("b", Answer(model="m", text="2"))))
+    assert [message["content"] for message in conversation.say("c").messages] == ["b", "2", "c"]
+    assert [message["content"] for message in conversation.edit(0, "d").messages] == ["d"]
+
+
 def test_what_models_and_people_say_is_not_html() -> None:
     evil = "<script>alert(1)</script> <img src=x onerror=y> ![](https://elsewhere.example/x.png) [x](javascript:y)"
     answer = Answer(model="<m>", text=evil, reasoning=evil, calls=(Call("1", "<b>", evil),), error=evil)
