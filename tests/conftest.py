@@ -22,6 +22,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest_plugins = ["served"]
 collect_ignore = [] if os.environ.get("VLLM_ENVIRONMENT") else ["vllm"]
 collect_ignore += [] if os.environ.get("CHROMIUM") else ["web"]
+collect_ignore += [] if os.environ.get("LONG_TESTS") else ["engine"]
 
 hypothesis.settings.register_profile("shared-machine", deadline=None)
 hypothesis.settings.load_profile("shared-machine")
