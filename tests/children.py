@@ -13,6 +13,7 @@ import pytest
 from served import a_free_port
 
 from modelcompose.adapters.base import ModelState
+from modelcompose.adapters.processes import server as server_module
 from modelcompose.adapters.processes.environment import clean
 from modelcompose.adapters.processes.install import Installation, Recipe
 from modelcompose.adapters.processes.log import Log
@@ -78,9 +79,15 @@ def small_server(
 ) -> ManagedServer:
     port = port or a_free_port()
     settings = ServerSettings(
-        name="small", port=port, start=(server_command(folder, port, *options),), timeout=timeout, patience=2
+        name="small", port=port, start=(server_command(folder, port, *options),), timeout=timeout, patience=0.5
     )
     return ManagedServer(settings, Installation(recipe(folder, install=install)), Log(folder / "small.log"))
+
+
+def be_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let servers be looked at and started again sooner than is good for real ones."""
+    monkeypatch.setattr(server_module, "SECONDS_BETWEEN_PROBES", 0.03)
+    monkeypatch.setattr(server_module, "SHORTEST_DELAY", 0.05)
 
 
 def started_in(folder: Path) -> list[int]:

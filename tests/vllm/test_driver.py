@@ -30,6 +30,7 @@ component:
   driver: vllm
   model: {model}
   messages: ${{input.messages}}
+  params: {{max_output_length: 9000}}
   replicas: 2
   manage:
     packages: {package}
@@ -163,6 +164,13 @@ def test_several_choices(client: openai.OpenAI) -> None:
 def test_a_workflow_over_it(client: openai.OpenAI) -> None:
     chunks = client.chat.completions.create(model="answer", messages=HI, max_tokens=10, stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+
+
+def test_a_limit_of_the_file_is_cut_to_what_fits_and_a_clients_is_refused(client: openai.OpenAI) -> None:
+    with client.chat.completions.create(model="answer", messages=HI, stream=True) as stream:
+        assert next(iter(stream)).choices
+    with pytest.raises(openai.BadRequestError, match="4096"):
+        client.chat.completions.create(model="answer", messages=HI, max_tokens=8000)
 
 
 def test_an_error_of_vllms_is_handed_on(client: openai.OpenAI) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import is_there, server_command, started_in
+from children import be_quick, is_there, server_command, started_in
 from composing import asks, events_of, one, runner
 from served import a_free_port
 
@@ -22,8 +22,9 @@ from modelcompose.workflows.runner import Runner
 
 @pytest.fixture(autouse=True)
 def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where what is installed is noted."""
+    """Where what is installed is noted, by servers that are looked at often."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    be_quick(monkeypatch)
     return tmp_path / "data"
 
 

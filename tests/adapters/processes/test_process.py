@@ -102,7 +102,7 @@ from modelcompose.adapters.processes.process import run
 from served import a_free_port
 folder = Path({str(tmp_path)!r})
 command = server_command(folder, a_free_port(), "workers")
-asyncio.run(run(command, surroundings(folder), Log(folder / "log"), patience=1))
+asyncio.run(run(command, surroundings(folder), Log(folder / "log"), patience=0.3))
 """
     path = os.pathsep.join(each for each in sys.path if each)
     process = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path})

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from children import gone_within, is_there, reaches, small_server, started_in, workers_in
+from children import be_quick, gone_within, is_there, reaches, small_server, started_in, workers_in
 
 from modelcompose.adapters.errors import ModelUnavailable
-from modelcompose.adapters.processes import server as server_module
 from modelcompose.adapters.processes.server import ManagedServer
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    be_quick(monkeypatch)
 
 
 async def pid_of(server: ManagedServer) -> int:
@@ -80,9 +84,8 @@ async def test_a_server_that_dies_is_started_again(tmp_path: Path, caplog: pytes
 
 
 async def test_a_server_that_cannot_be_started_again_is_tried_ever_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server_module, "SHORTEST_DELAY", 0.05)
     async with small_server(tmp_path) as server:
         await server.ready()
         script = tmp_path / "small_server.py"
