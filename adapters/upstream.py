@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .events import Usage
+from .events import FinishReason, Usage
 
 DONE = "[DONE]"
 """What OpenAI's servers send after the last item of a stream."""
@@ -35,6 +35,15 @@ def usage_of(answer: Any) -> Usage | None:
                 _count(rest.get("prompt_tokens_details"), "cached_tokens"),
                 _count(rest.get("completion_tokens_details"), "reasoning_tokens"),
             )
+    return None
+
+
+def finish_reason_of(answer: Any) -> FinishReason | None:
+    """Why an answer of one of OpenAI's forms, or a piece of it, says that its first choice ended."""
+    match answer:
+        case {"choices": [{"finish_reason": "stop" | "length" | "tool_calls" | "content_filter" as reason}, *_]}:
+            found: FinishReason = reason
+            return found
     return None
 
 

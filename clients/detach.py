@@ -18,6 +18,7 @@ import msgspec
 from ..adapters.errors import ComposeError, ConfigError
 from .compose_files import paths_of
 from .console import Console, explained, open_console
+from .log_size import keep_small, older
 from .plan import UpOptions, plan_of
 from .reach import conditions
 from .running import RunningServer, log_of, running_servers, server_with
@@ -57,7 +58,9 @@ def run(options: UpOptions) -> int:
 def _opened(log: Path) -> IO[bytes]:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        return log.open("wb")
+        older(log).unlink(missing_ok=True)
+        log.write_bytes(b"")
+        return log.open("ab")
     except OSError as error:
         raise ConfigError(f"the log {log} cannot be written: {error.strerror}") from None
 
@@ -101,6 +104,8 @@ def main() -> int:
     from .up import run as serve
 
     options = msgspec.json.decode(sys.stdin.buffer.read(), type=UpOptions, dec_hook=_path)
+    if options.log is not None:
+        keep_small(options.log)
     try:
         return serve(options)
     except ComposeError as error:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from ..adapters.errors import ConfigError
 from .compose_files import ComposeOptions, paths_of
+from .log_size import older
 from .running import log_of, servers_here
 
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -23,7 +26,7 @@ def run(options: ComposeOptions, *, follows: bool, lines: int | None) -> int:
     log = _log(options)
     try:
         with log.open(encoding="utf-8", errors="replace") as file:
-            text = file.read().splitlines(keepends=True)
+            text = (_before(log) + file.read()).splitlines(keepends=True)
             _write("".join(text if lines is None else text[len(text) - min(lines, len(text)) :]))
             if follows:
                 for more in _added(file, options):
@@ -45,13 +48,27 @@ def _log(options: ComposeOptions) -> Path:
     return log
 
 
-def _added(file: Iterator[str], options: ComposeOptions) -> Iterator[str]:
+def _before(log: Path) -> str:
+    """What it said before it was begun anew."""
+    return older(log).read_text(encoding="utf-8", errors="replace") if older(log).exists() else ""
+
+
+def _added(file: TextIO, options: ComposeOptions) -> Iterator[str]:
     """What is written from now on, until the server is gone."""
     is_running = True
+    size = 0
     while is_running:
         is_running = bool(servers_here(options))
-        yield from file
+        size = yield from since(file, size)
         time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def since(file: TextIO, size: int) -> Generator[str, None, int]:
+    """The lines that are new in a log that was so large; its size now. If it was begun anew, all of its lines are."""
+    if os.fstat(file.fileno()).st_size < size:
+        file.seek(0)
+    yield from file
+    return os.fstat(file.fileno()).st_size
 
 
 def _write(text: str) -> None:

@@ -142,4 +142,6 @@ async def _events(words: ModelStream | ItemStream) -> AsyncGenerator[Event]:
         async for item in items:
             if text := words.text(item):
                 yield TextDelta(text)
-    yield Finish("stop")
+    # Calls of tools are not in the text.
+    reason = words.end.reason or "stop"
+    yield Finish("stop" if reason == "tool_calls" else reason)

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from .components.streams import ItemStream, ModelStream, Stream, put_for, stream_in, streams_in
+from .components.streams import End, ItemStream, ModelStream, Stream, put_for, stream_in, streams_in
 from .graph import references_in
 from .references import Cast, Each, Reference, StreamItem, Template, resolve
 from .schema import render_deep
@@ -31,7 +31,8 @@ async def render_output(tree: Any, scope: Scope) -> Any:
     if stream is None:
         return _of_whole(tree, scope)
     if stream is scope["output"] and _comes_in_items(stream) and _is_each(tree):
-        return ItemStream(_mapped(stream, tree, scope), "text" if _casts_to_text(tree) else None)
+        end = stream.end if isinstance(stream, ItemStream) else End()
+        return ItemStream(_mapped(stream, tree, scope), "text" if _casts_to_text(tree) else None, end)
     if (handed_on := hand_on(tree, scope)) is not None:
         return handed_on
     value = await stream.value()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Any
@@ -260,6 +261,21 @@ async def test_an_upstream_servers_stream_is_handed_on_as_it_comes() -> None:
             assert await anext(events) == TextDelta("a")
             more.set()
             assert [event async for event in events] == [TextDelta("b"), Finish("stop"), Usage(0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [("length", "length"), ("content_filter", "content_filter"), ("tool_calls", "stop"), (None, "stop")],
+)
+async def test_why_an_upstream_servers_stream_ended_is_handed_on(said: str | None, told: str) -> None:
+    last = json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": said}]})
+    async with upstream(streams(*deltas("a"), f"data: {last}\n\ndata: [DONE]\n\n".encode())) as server:
+        action = {"stream_format": "json", "output": "${response[].choices[0].delta.content}", "body": {}}
+        component = {"type": "http-client", "base_url": server.url, "actions": [action]}
+        async with runner(one(component, output={"generated": "${output as text}"})) as opened:
+            (model,) = workflow_models(opened)
+            events = [event async for event in model.generate(asks("Hi"))]
+    assert [event.reason for event in events if isinstance(event, Finish)] == [told]
 
 
 # Several jobs ---------------------------------------------------------------------------------------------------------

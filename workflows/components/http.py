@@ -13,12 +13,12 @@ import msgspec
 
 from ...adapters.errors import ConfigError, UpstreamError
 from ...adapters.events import Usage
-from ...adapters.upstream import said, usage_of
+from ...adapters.upstream import finish_reason_of, said, usage_of
 from ..references import as_text
 from ..schema import HttpAction, Retry, render_deep
 from .call import Call, Meter
 from .items import BrokenStream, ItemDecoder, is_json, parsed
-from .streams import Form, ItemStream
+from .streams import End, Form, ItemStream
 
 LONGEST_ERROR = 2000
 """Characters of an upstream's error text that are handed on."""
@@ -65,7 +65,8 @@ async def exchange(client: httpx2.AsyncClient, target: Target, action: HttpActio
         if action.stream_format is None:
             yield await _whole(target, response, call.meter)
         else:
-            yield ItemStream(_items(target, response, action.stream_format, call.meter), action.stream_format)
+            end = End()
+            yield ItemStream(_items(target, response, action.stream_format, call.meter, end), action.stream_format, end)
     finally:
         await response.aclose()
 
@@ -203,7 +204,7 @@ async def _whole(target: Target, response: httpx2.Response, meter: Meter) -> Any
     return answer
 
 
-async def _items(target: Target, response: httpx2.Response, form: Form, meter: Meter) -> AsyncGenerator[Any]:
+async def _items(target: Target, response: httpx2.Response, form: Form, meter: Meter, end: End) -> AsyncGenerator[Any]:
     """What an answer's stream consists of, in this form."""
     decoder = ItemDecoder(form, _kind(response))
     # Servers that tell of the tokens more than once tell of all tokens so far.
@@ -213,6 +214,7 @@ async def _items(target: Target, response: httpx2.Response, form: Form, meter: M
             async for data in pieces:
                 for item in decoder.feed(data):
                     usage = usage_of(item) or usage
+                    end.reason = finish_reason_of(item) or end.reason
                     yield item
                 if decoder.is_done:
                     return
