@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,7 @@ from ..errors import (
     UnsupportedParameter,
 )
 from ..events import Accepted, Event, FinishReason, Usage
+from .ahead import MaskAhead
 from .computer import computer_for
 from .grammar import GrammarCompiler
 from .in_turns import decoder_start
@@ -41,6 +43,13 @@ from .settings import ModelSettings
 
 logger = logging.getLogger(__name__)
 
+MASK_PATIENCE = 0.01
+"""Seconds that a step waits for the masks of slow grammars; without them, their sequences pause and the others go on."""
+
+GRAMMAR_THREADS = 2
+IDLE_PATIENCE = 0.2
+"""Seconds that it waits where there is no other sequence."""
+
 
 class Engine:
     """Answers requests to one model, several at a time.
@@ -56,6 +65,7 @@ class Engine:
         self._processors = ModelProcessors(loaded)
         self._starts = decoder_start(loaded) if loaded.is_encoder_decoder else []
         self._computer = computer_for(loaded, settings)
+        self._threads = ThreadPoolExecutor(GRAMMAR_THREADS, thread_name_prefix="grammar")
         self._scheduler = Scheduler(
             settings.max_concurrent_count,
             self._computer.memory_tokens,
@@ -155,12 +165,13 @@ class Engine:
         """Choice number `choice` of a request, the `k`-th answer to its prompt."""
         request = accepted.request
         tokens = list(self._starts or prompt.token_ids)
+        matcher = self._grammars.for_request(request, prompt)
         sampler = Sampler(
             with_defaults(request.sampling, self._loaded.defaults),
             tokens,
             eos_token_ids=self._loaded.eos_token_ids,
             choice=k,
-            matcher=self._grammars.for_request(request, prompt),
+            matcher=None if matcher is None else MaskAhead(matcher, self._threads),
             processors=self._processors(prompt.token_ids, len(tokens), limit),
         )
         output = ChoiceOutput(self._loaded, request, prompt, choice)
@@ -212,7 +223,7 @@ class Engine:
             self._fail(sequence.request.id, error)
         for sequence, logits in computed.scores:
             self._score_prompt(sequence, logits)
-        sequences, places = self._with_siblings(computed)
+        sequences, places = self._ready(*self._with_siblings(computed))
         if not sequences or computed.logits is None:
             return
         logits = computed.logits if places == list(range(len(computed.logits))) else computed.logits[places]
@@ -242,6 +253,20 @@ class Engine:
             sequences += both
             places += [place] * len(both)
         return sequences, places
+
+    def _ready(self, sequences: list[Sequence], places: list[int]) -> tuple[list[Sequence], list[int]]:
+        """Those whose grammars know what may come next; the others pause, and their last token is computed again."""
+        slow = [sequence for sequence in sequences if not sequence.sampler.wait(0)]
+        if not slow:
+            return sequences, places
+        if not self._computer.can_repeat:
+            return sequences, places  # then their masks are waited for
+        deadline = time.monotonic() + (MASK_PATIENCE if len(slow) < len(self._requests) else IDLE_PATIENCE)
+        paused = [each for each in slow if not each.sampler.wait(max(0.0, deadline - time.monotonic()))]
+        for sequence in paused:
+            self._computer.repeat(sequence)
+        ready = [(each, place) for each, place in zip(sequences, places, strict=True) if each not in paused]
+        return [sequence for sequence, _ in ready], [place for _, place in ready]
 
     def _forked(self, sequence: Sequence) -> list[Sequence]:
         """The other choices of a prompt that was read, which start from the same cache."""
@@ -350,8 +375,10 @@ class Engine:
             for sequence in request.sequences:
                 self._scheduler.remove(sequence)
                 self._release(sequence)
+                sequence.sampler.drop()
 
     def _release(self, sequence: Sequence) -> None:
+        """Give up a sequence's cache; what it has said is kept."""
         if sequence.place is not None:
             self._computer.release(sequence)
 

@@ -40,6 +40,7 @@ class InRows:
     """Computes sequences together; `memory` bytes are for their keys and values."""
 
     can_chunk = True
+    can_repeat = True
 
     def __init__(self, forward: Forward, shape: KVShape, memory: int, *, weights: int) -> None:
         self.memory_tokens = int(memory * ROWS_SHARE) // shape.token_bytes
@@ -77,6 +78,10 @@ class InRows:
         torch.set_num_threads(self._threads if product > SMALL_PRODUCT else 1)
         logits = self._forward(batch)
         return self._moved_on(plan, pieces, logits)
+
+    def repeat(self, sequence: Sequence) -> None:
+        self._row(sequence).filled -= 1
+        sequence.computed -= 1
 
     def fork(self, sequence: Sequence, other: Sequence) -> None:
         row = self._row(sequence)

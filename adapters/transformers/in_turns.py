@@ -39,6 +39,7 @@ class InTurns:
     """Computes the sequences of a step one after the other; where memory runs out, one of them fails and no other."""
 
     memory_tokens = None
+    can_repeat = False
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._forward = Forward(loaded)
@@ -67,6 +68,9 @@ class InTurns:
                 done.append(sequence)
                 logits.append(new[-1])
         return Computed(done, torch.stack(logits) if logits else None, scores, failed)
+
+    def repeat(self, sequence: Sequence) -> None:
+        raise NotImplementedError("a cache of transformers' own does not go back")
 
     def fork(self, sequence: Sequence, other: Sequence) -> None:
         other.place, other.computed = _state(sequence).copy(), sequence.computed

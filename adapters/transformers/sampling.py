@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..base import Sampling
 from ..errors import ComposeError
-from .grammar import Matcher
+from .ahead import MaskAhead
 
 T = TypeVar("T")
 FEW = 256
@@ -57,7 +57,7 @@ class Sampler:
         *,
         eos_token_ids: frozenset[int] = frozenset(),
         choice: int = 0,
-        matcher: Matcher | None = None,
+        matcher: MaskAhead | None = None,
         processors: Sequence[LogitsProcessor] = (),
     ) -> None:
         self._sampling = sampling
@@ -87,6 +87,15 @@ class Sampler:
     def is_plain(self) -> bool:
         """Whether the token is chosen from the logits as they are."""
         return self._is_plain
+
+    def wait(self, seconds: float) -> bool:
+        """Whether what the choice goes by is there, at once or within so many seconds."""
+        return self._matcher is None or self._matcher.wait(seconds)
+
+    def drop(self) -> None:
+        """There will be no further token."""
+        if self._matcher is not None:
+            self._matcher.drop()
 
     @property
     def is_greedy(self) -> bool:

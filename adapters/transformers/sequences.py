@@ -100,6 +100,13 @@ class Computer(Protocol):
     def step(self, running: Many[Sequence], pieces: Many[Piece]) -> Computed:
         """Compute the last token of every running sequence, and the pieces."""
 
+    @property
+    def can_repeat(self) -> bool:
+        """Whether a token that was computed can be computed again."""
+
+    def repeat(self, sequence: Sequence) -> None:
+        """Forget the last token of a sequence's cache, so that the next step computes it again."""
+
     def fork(self, sequence: Sequence, other: Sequence) -> None:
         """Give `other` the cache of `sequence`, to be continued apart."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from modelcompose.adapters.errors import ContextLengthExceeded, InvalidRequest, 
 from modelcompose.adapters.events import Accepted, Completion, Finish, Usage
 from modelcompose.adapters.transformers.batch import Batch
 from modelcompose.adapters.transformers.engine import Engine
+from modelcompose.adapters.transformers.grammar import Matcher
 from modelcompose.adapters.transformers.in_rows import InRows
 from modelcompose.adapters.transformers.llama import LlamaForward
 from modelcompose.adapters.transformers.load import LoadedModel
@@ -442,3 +444,23 @@ def test_events_come_in_order(engine: Engine) -> None:
     assert isinstance(outcomes[0], Accepted)
     assert isinstance(outcomes[-1], Usage)
     assert sorted(event.choice for event in outcomes if isinstance(event, Finish)) == [0, 1]
+
+
+async def test_a_slow_grammar_pauses_its_own_answer_only(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = text_request(constraint=RegexConstraint("[ab]{30}!"), max_tokens=40, ignore_eos=False, seed=1, temperature=1)
+    alone = await answer(engine, form)
+    quick = Matcher.allowed
+
+    def slow(self: Matcher) -> torch.Tensor | None:
+        time.sleep(0.1)
+        return quick(self)
+
+    monkeypatch.setattr(Matcher, "allowed", slow)
+    monkeypatch.setattr("modelcompose.adapters.transformers.engine.MASK_PATIENCE", 0.001)
+    engine.add(1, msgspec.structs.replace(form, sampling=msgspec.structs.replace(form.sampling, max_tokens=4)))
+    engine.add(2, text_request(max_tokens=FOREVER))
+    before = engine.counters.steps
+    assert all(isinstance(outcomes[-1], Usage) for outcomes in run(engine).values())
+    assert engine.counters.steps - before <= FOREVER + 4
+    monkeypatch.undo()
+    assert text(await answer(engine, form)) == text(alone)
