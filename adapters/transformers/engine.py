@@ -44,11 +44,12 @@ from .settings import ModelSettings
 logger = logging.getLogger(__name__)
 
 MASK_PATIENCE = 0.01
-"""Seconds that a step waits for the masks of slow grammars; without them, their sequences pause and the others go on."""
+"""Seconds that a step waits for the masks of slow grammars; without them, their sequences pause."""
 
-GRAMMAR_THREADS = 2
 IDLE_PATIENCE = 0.2
 """Seconds that it waits where there is no other sequence."""
+
+GRAMMAR_THREADS = 2
 
 
 class Engine:
