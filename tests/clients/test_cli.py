@@ -30,8 +30,6 @@ def test_help_is_there_for_everything(arguments: tuple[str, ...]) -> None:
         (("up", "--precision", "float8"), "'float8' is not one of"),
         (("up", "--keep-alive", "soon"), "'soon' is not a time"),
         (("up", "--kv-cache-memory", "much"), "'much' is not a size"),
-        (("up", "--keep-alive", "soon"), "'soon' is not a time"),
-        (("up", "--kv-cache-memory", "much"), "'much' is not a size"),
         (("down-under",), "No such command 'down-under'"),
     ],
 )
