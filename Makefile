@@ -30,7 +30,7 @@ serve: $(VENV)/installed  ## install, then serve the bundled model on http://127
 install: $(VENV)/installed-dev  ## make .venv with the exact versions of constraints.txt, and the tools for development
 
 test: $(VENV)/installed-dev  ## run the tests (ARGS goes to pytest)
-	$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 test-engine: $(VENV)/installed-dev  ## compare long answers of every architecture with transformers' own
 	LONG_TESTS=1 $(BIN)/python -m pytest -n 2 tests/engine $(ARGS)

@@ -1,11 +1,15 @@
 """Settings of every test."""
 
 import os
+import re
 import signal
 import sys
+from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 # One thread is the fastest for models this small, and threads that wait spinning take the cores from all else.
 # It has to stand here, before torch is imported; the processes that tests start inherit it.
@@ -27,13 +31,18 @@ collect_ignore += [] if os.environ.get("LONG_TESTS") else ["engine"]
 hypothesis.settings.register_profile("shared-machine", deadline=None)
 hypothesis.settings.load_profile("shared-machine")
 
-SHARED_SERVERS = ("served", "workflow_server")
+SHARED_SERVERS = ("workflow_server", "served")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, and all tests of a shared server in one, so that it is started once."""
-    for item in items:
-        named: list[str] = getattr(item, "fixturenames", [])
-        group = next((server for server in SHARED_SERVERS if server in named), item.path.as_posix())
-        item.add_marker(pytest.mark.xdist_group(group))
+class OneProcessForEachServer(LoadFileScheduling):  # type: ignore[misc]
+    """The tests of a file in one process, and those of files that share a server in one, so that it is started once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        text = (Path(__file__).parent.parent / file).read_text(encoding="utf-8")
+        return next((server for server in SHARED_SERVERS if re.search(rf"\b{server}: Served[,)]", text)), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneProcessForEachServer:
+    return OneProcessForEachServer(config, log)
