@@ -10,21 +10,23 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from .batch import Batch, Part
 from .forward import ModuleForward, Unfit, kv_shape
-from .in_rows import Forward, InRows
+from .in_rows import ROWS_SHARE, Forward, InRows
 from .in_turns import InTurns
 from .llama import LlamaForward, is_like_llama
 from .load import LoadedModel
 from .placement import free_memory
-from .rows import KVShape, Row, Slabs, row_length
+from .rows import FIRST_LENGTH, KVShape, Row, Slabs, row_length
 from .sequences import Computer
 from .settings import ModelSettings
 
 logger = logging.getLogger(__name__)
 
+MEMORY_SHARES = {"cuda": 0.5}
 MEMORY_SHARE = 0.3
-"""Of the memory that is free once the model is loaded, for the KV cache; half of it on a GPU of its own."""
+"""Of the memory that is free once the model is loaded, for the KV cache."""
 
 TOLERANCES = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 8e-2}
 """How far logits may be apart, as a share of how far the model's own lie from their mean."""
@@ -50,10 +52,13 @@ def _in_rows(loaded: LoadedModel, settings: ModelSettings) -> Computer:
     forward = _proven(loaded, shape, prompts, expected)
     memory = settings.kv_cache_memory
     if memory is None:
-        memory = int(free_memory(loaded.device) * MEMORY_SHARE)
+        memory = int(free_memory(loaded.device) * MEMORY_SHARES.get(loaded.device.type, MEMORY_SHARE))
         memory = min(memory, 2 * settings.max_concurrent_count * row_length(loaded.context_length) * shape.token_bytes)
-    least = 2 * row_length(loaded.context_length) * shape.token_bytes
-    return InRows(forward, shape, max(memory, least), weights=weights)
+    if memory * ROWS_SHARE < FIRST_LENGTH * shape.token_bytes:
+        raise ConfigError(
+            f"{memory} bytes are too little for the KV cache of {loaded.name}; set kv_cache_memory to more"
+        )
+    return InRows(forward, shape, memory, weights=weights)
 
 
 def _shape(loaded: LoadedModel) -> KVShape:

@@ -73,6 +73,7 @@ class Engine:
             row_length,
             can_chunk=self._computer.can_chunk,
         )
+        self.context_length = self._longest()
         self._pace = Pace(loaded.device, settings.max_batch_tokens)
         self._requests: dict[int, Request] = {}
         self._outcomes: list[tuple[int, Outcome]] = []
@@ -133,6 +134,15 @@ class Engine:
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
+    def _longest(self) -> int:
+        """The most tokens that prompt and answer may have: the model's context, or what there is memory for."""
+        context, memory = self._loaded.context_length, self._computer.memory_tokens
+        if memory is None or row_length(context) <= memory:
+            return context
+        longest = 1 << (memory.bit_length() - 1)
+        logger.warning("there is memory for %d of the %d tokens of context of %s", longest, context, self._loaded.name)
+        return longest
+
     # What comes in
 
     def _prepare(self, id: int, request: GenerationRequest) -> Request:
@@ -180,7 +190,7 @@ class Engine:
 
     def _limit(self, request: GenerationRequest, prompt: EncodedPrompt) -> int:
         """How many new tokens an answer may have; raises where prompt and answer cannot fit."""
-        context, length = self._loaded.context_length, len(prompt.token_ids)
+        context, length = self.context_length, len(prompt.token_ids)
         asked = _asked(request.sampling, length)
         if length == 0:
             raise InvalidRequest(f"the {prompt.param} must not be empty", param=prompt.param)

@@ -31,7 +31,6 @@ from .settings import ModelSettings, refuse_unhonoured
 
 if TYPE_CHECKING:
     from .engine import Engine
-    from .load import LoadedModel
 
 T = TypeVar("T")
 
@@ -120,7 +119,7 @@ def _load(launch: Launch, line: Line) -> Engine | None:
         from .imports import without_compiler
 
         with without_compiler():
-            loaded, engine = _engine(settings, report, launch.memory_patience)
+            engine = _engine(settings, report, launch.memory_patience)
     except ComposeError as error:
         failure = error
     except Exception as error:
@@ -131,13 +130,13 @@ def _load(launch: Launch, line: Line) -> Engine | None:
         gc.collect()
         gc.freeze()
         gc.enable()
-        line.send(State(ModelState("ready"), context_length=loaded.context_length))
+        line.send(State(ModelState("ready"), context_length=engine.context_length))
         return engine
     line.send(State(ModelState("failed", failure.message), failure=failure.report()))
     return None
 
 
-def _engine(settings: ModelSettings, report: Report, patience: float) -> tuple[LoadedModel, Engine]:
+def _engine(settings: ModelSettings, report: Report, patience: float) -> Engine:
     import torch
 
     from .engine import Engine
@@ -146,7 +145,7 @@ def _engine(settings: ModelSettings, report: Report, patience: float) -> tuple[L
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_cores())
     loaded = when_it_fits(lambda: load(settings, report), report, patience)
-    return loaded, Engine(loaded, settings)
+    return Engine(loaded, settings)
 
 
 def when_it_fits(load: Callable[[], T], report: Report, patience: float) -> T:

@@ -16,6 +16,7 @@ from long_models import FAMILIES
 
 from modelcompose.adapters.base import GenerationRequest
 from modelcompose.adapters.transformers.engine import Engine
+from modelcompose.adapters.transformers.forward import kv_shape
 from modelcompose.adapters.transformers.in_rows import InRows
 from modelcompose.adapters.transformers.load import LoadedModel
 
@@ -81,7 +82,7 @@ def test_prompts_with_known_beginnings(model: LoadedModel) -> None:
 
 
 def test_answers_that_are_interrupted_for_want_of_memory(model: LoadedModel) -> None:
-    engine = engine_of(model, 8, max_batch_tokens=200, kv_cache_memory=1)
+    engine = engine_of(model, 8, max_batch_tokens=200, kv_cache_memory=8192 * kv_shape(model).token_bytes)
     prompts = [prompt_of(900 + k, k) for k in range(8)]
     expected = [[generated(model, prompt, 200)] for prompt in prompts]
     requests = [request(prompt, max_tokens=200, min_tokens=200) for prompt in prompts]

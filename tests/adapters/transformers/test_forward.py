@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,13 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from modelcompose.adapters.transformers.cache import GrowingLayer, new_cache
-from modelcompose.adapters.transformers.in_turns import Forward
+from modelcompose.adapters.transformers.computer import computer_for
+from modelcompose.adapters.transformers.forward import ModuleForward
+from modelcompose.adapters.transformers.in_turns import Forward, InTurns
 from modelcompose.adapters.transformers.linear import PackedLinear, can_pack, pack_layers
+from modelcompose.adapters.transformers.llama import LlamaForward
+from modelcompose.adapters.transformers.load import LoadedModel, load
+from modelcompose.adapters.transformers.settings import ModelSettings
 
 needs_bfloat16 = pytest.mark.skipif(
     not can_pack(torch.zeros(1, 1, dtype=torch.bfloat16)), reason="this CPU multiplies no bfloat16"
@@ -79,3 +85,59 @@ def test_layers_that_forget_keep_their_own_cache(tiny_model: TinyModel) -> None:
     assert not any(isinstance(layer, GrowingLayer) for layer in new_cache(config).layers)
     config = loaded(tiny_model("qwen2")).model.config
     assert all(isinstance(layer, GrowingLayer) for layer in new_cache(config).layers)
+
+
+def bfloat16_model(folder: Path) -> LoadedModel:
+    return load(ModelSettings(name="m", source=str(folder), device="cpu", precision="bfloat16"), lambda _state: None)
+
+
+@torch.inference_mode()
+def logits_of(model: LoadedModel) -> Tensor:
+    compute: Any = model.model
+    logits: Tensor = compute(torch.tensor([[5, 6, 7, 8]])).logits
+    return logits
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_weights_that_were_joined_are_given_back(precision: str, tiny_model: TinyModel) -> None:
+    model = loaded(tiny_model("qwen2")) if precision == "float32" else bfloat16_model(tiny_model("qwen2"))
+    before = logits_of(model)
+    with torch.inference_mode():
+        LlamaForward(model).undo()
+    assert torch.equal(logits_of(model), before)
+
+
+def test_a_way_that_gives_other_numbers_is_not_taken(tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ModelSettings(name="m", source="", kv_cache_memory=1 << 22)
+
+    def wrong(way: Any) -> None:
+        right = way.__call__
+        monkeypatch.setattr(way, "__call__", lambda self, batch: right(self, batch).roll(1, -1))
+
+    def way_of(computer: Any) -> type:
+        return type(computer._forward)
+
+    folder = tiny_model("llama")
+    assert way_of(computer_for(bfloat16_model(folder), settings)) is LlamaForward
+    wrong(LlamaForward)
+    assert way_of(computer_for(bfloat16_model(folder), settings)) is ModuleForward
+    wrong(ModuleForward)
+    assert isinstance(computer_for(bfloat16_model(folder), settings), InTurns)
+
+
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [
+        ("llama", {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}),
+        ("gpt_neo", None),
+        ("blenderbot", None),
+    ],
+)
+def test_what_cannot_be_in_rows_is_answered_in_turns(
+    family: str, change: dict[str, Any] | None, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = loaded(tiny_model(family))
+    if change is not None:
+        monkeypatch.setattr(model.model.config, "rope_parameters", change)
+    computer = computer_for(model, ModelSettings(name="m", source="", kv_cache_memory=1 << 22))
+    assert isinstance(computer, InTurns)
