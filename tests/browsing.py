@@ -137,6 +137,24 @@ def run(page: Page) -> Locator:
     return page.locator("#result")
 
 
+def watch_length(page: Page, selector: str) -> None:
+    """Note how long the text of an element is, whenever something changes."""
+    page.evaluate(
+        """selector => {
+            window.lengths = [];
+            const note = () => window.lengths.push(document.querySelector(selector)?.textContent.length ?? 0);
+            new MutationObserver(note).observe(document.body, {subtree: true, childList: true, characterData: true});
+        }""",
+        selector,
+    )
+
+
+def assert_grew(page: Page) -> None:
+    """The text that is watched came piece by piece."""
+    lengths: list[int] = page.evaluate("window.lengths")
+    assert any(0 < length < lengths[-1] for length in lengths), lengths
+
+
 def violations(page: Page) -> list[str]:
     """What axe-core finds wrong for people who use a keyboard or a screen reader."""
     found = Axe().run(page).response["violations"]

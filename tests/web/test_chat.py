@@ -9,7 +9,7 @@ import time
 
 import httpx2
 import pytest
-from browsing import KEY, Site, ask, choose, send
+from browsing import KEY, Site, ask, assert_grew, choose, send, watch_length
 from playwright.sync_api import Page, expect
 
 
@@ -27,12 +27,9 @@ def test_the_second_turn_depends_on_the_first(page: Page) -> None:
 
 def test_an_answer_comes_piece_by_piece(page: Page) -> None:
     choose(page, "Model or workflow", "bundled")
-    send(page, "Explain quantum computing in simple terms.")
-    lengths = set()
-    while not page.locator(".foot").count():
-        lengths.add(len(page.locator("article.answer").inner_text()) if page.locator("article.answer").count() else 0)
-        time.sleep(0.03)
-    assert len(lengths) > 3
+    watch_length(page, "article.answer .md")
+    ask(page, "Explain quantum computing in simple terms.")
+    assert_grew(page)
 
 
 def counters(site: Site) -> tuple[int, int]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import served
-from browsing import KEY, PHONE, Site, ask, choose, field, open_tab, open_workflow, run, send, violations, wait_until
+from browsing import PHONE, Site, ask, choose, field, open_tab, open_workflow, run, send, violations, wait_until
 from playwright.sync_api import Page, expect
-from served import a_free_port, serving
+from served import Served, a_free_port, serving
 
 EVERYTHING = ("Chat", "Workflows", "Server")
 
@@ -94,9 +95,7 @@ def test_the_system_says_light_or_dark_unless_someone_chose(page: Page) -> None:
 def test_nothing_leaves_this_machine(page: Page, site: Site) -> None:
     for name in EVERYTHING:
         visit(page, name)
-    (web_ui,) = [
-        each for each in site.server.engines() if "modelcompose.clients.webui" in " ".join(each.cmdline())[-120:]
-    ][-1:]
+    web_ui = processes_of(site.server)[-1]
     assert {"GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE"} <= web_ui.environ().keys()
     assert "MODEL_COMPOSE_API_KEY" not in web_ui.environ()
     others = {each.raddr.ip for each in web_ui.net_connections("inet") if each.raddr}
@@ -145,14 +144,31 @@ def test_a_taken_port_leaves_the_server_alone(tmp_path: Path) -> None:
             assert server.client().models.list().data[0].id == "bundled"
 
 
-def test_it_ends_with_the_server_and_its_end_is_told(tmp_path: Path) -> None:
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Served]:
+    """A server of one test, with its Web UI."""
     with pytest.MonkeyPatch.context() as patched:
         patched.delitem(served.ENVIRONMENT, "MODEL_COMPOSE_NO_WEBUI", raising=False)
-        with serving(tmp_path, a_free_port(), "--webui-port", "0", "--api-key", KEY) as server:
+        with serving(tmp_path, a_free_port(), "--webui-port", "0") as server:
             wait_until(server, "\nWeb UI: http")
-            started = server.engines()
-            page = [each for each in started if each.cmdline()[1:4] == ["-P", "-m", "modelcompose.clients.webui"]]
-            assert len(page) == 1
-            server.process.kill()
-            _, alive = psutil.wait_procs(started, timeout=10)
-            assert alive == []
+            yield server
+
+
+def processes_of(server: Served) -> list[psutil.Process]:
+    """Those of the Web UI: its guard, and itself."""
+    return [each for each in server.engines() if "modelcompose.clients.webui" in each.cmdline()]
+
+
+def test_it_ends_with_the_server_even_by_force(own: Served) -> None:
+    started = processes_of(own)
+    assert len(started) == 2
+    own.process.kill()
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert alive == []
+
+
+def test_its_own_end_is_told_and_leaves_the_server_alone(own: Served) -> None:
+    processes_of(own)[-1].kill()
+    wait_until(own, "The Web UI was ended by SIGKILL")
+    assert own.client().models.list().data[0].id == "bundled"
+    assert own.stop() == 0

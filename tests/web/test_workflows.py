@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from browsing import CHAT, STREAM, TEXT, Site, field, open_workflow, run
+from browsing import CHAT, STREAM, TEXT, Site, assert_grew, field, open_workflow, run, watch_length
 from playwright.sync_api import Page, expect
 
 
@@ -32,13 +32,9 @@ def test_the_streaming_workflow_of_the_documents(page: Page) -> None:
     expect(field(page, "Temperature")).to_have_attribute("placeholder", "0.7")
     field(page, "Prompt (required)").fill("Explain the benefits of local AI models")
     field(page, "Temperature").fill("0.2")
-    page.get_by_role("button", name="Run Workflow").click()
-    lengths = set()
-    while not page.locator(".run-state.completed").count():
-        shown = page.locator("#result .plain, #result .md")
-        lengths.add(len(shown.inner_text()) if shown.count() else 0)
-        time.sleep(0.03)
-    assert len(lengths) > 3
+    watch_length(page, "#result .plain, #result .md")
+    run(page)
+    assert_grew(page)
 
 
 def test_what_is_missing_is_named(page: Page) -> None:
