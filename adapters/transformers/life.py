@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from ..base import ModelState
 from ..errors import ModelUnavailable, OutOfMemory
 from .child import Child, engine_process
@@ -36,6 +38,7 @@ MEMORY_PATIENCE = 20.0
 """Seconds that a model waits for the memory of others."""
 
 UNLOADED = ModelState("unloaded", "the next request loads it")
+WANTED = ModelState("loading", "starting the engine process", on_demand=True)
 
 
 class EngineLife:
@@ -128,8 +131,8 @@ class EngineLife:
         )
 
     async def settled(self) -> None:
-        """Wait until the model is neither loading nor wanted and about to be."""
-        while self.state.phase == "loading" or (self.state.phase == "unloaded" and self._wanted.is_set()):
+        """Wait until the model is not loading."""
+        while self.state.phase == "loading":
             await self._changed.wait()
 
     # What others want of it
@@ -150,8 +153,8 @@ class EngineLife:
 
     def want(self) -> None:
         """Begin to load the model unless it is there; one that failed is tried again."""
-        if self.state.phase == "failed":
-            self._be(UNLOADED)
+        if self.state.phase in ("failed", "unloaded"):
+            self._be(WANTED)
         self._leaves_when_idle = False
         self._wanted.set()
 
@@ -187,13 +190,15 @@ class EngineLife:
         early_deaths = 0
         while True:
             await self._wanted.wait()
+            if not self._wanted.is_set():  # no longer
+                continue
             try:
                 lived = await self._live()
             except OSError as error:
                 logger.exception("%s: no engine process can be started", self.name)
                 self._give_up(f"no engine process can be started: {error}")
                 continue
-            if self.state.phase != "loading":  # it was to end, or cannot be loaded
+            if lived is None:
                 early_deaths = 0
                 continue
             early_deaths = 0 if lived > STEADY_SECONDS else early_deaths + 1
@@ -203,20 +208,21 @@ class EngineLife:
             elif early_deaths > 1:
                 await asyncio.sleep(min(2.0 ** (early_deaths - 2), LONGEST_DELAY))
 
-    async def _live(self) -> float:
-        """One engine process, from start to end; how many seconds it lived."""
+    async def _live(self) -> float | None:
+        """One engine process, from start to end; how many seconds it lived, None if it was to end."""
         started = time.monotonic()
         self.starts += 1
         self._is_out_of_memory = False
         self._dismissed.clear()
-        if self.state.phase != "loading":
-            self._be(ModelState("loading", "starting the engine process", on_demand=True))
         patience = MEMORY_PATIENCE if self._residents.has_others(self) else 0.0
         async with engine_process(self._settings, self._receive, memory_patience=patience) as self.child:
-            if (status := await self._ended(self.child)) is not None and self.state.phase != "failed":
+            status = await self._ended(self.child)
+            lived = None
+            if status is not None and self.state.phase != "failed":
+                lived = time.monotonic() - started
                 self._died(status)
         self.child = None
-        return time.monotonic() - started
+        return lived
 
     async def _ended(self, child: Child) -> int | None:
         """The exit status of the process; None if it is to be ended before it has one."""
@@ -268,7 +274,6 @@ class EngineLife:
                 self.last_used = time.monotonic()
                 self._count_down()
             case ModelState() as state:
-                on_demand = self.state.on_demand
-                self._be(ModelState(state.phase, state.detail, state.progress, on_demand=on_demand))
+                self._be(msgspec.structs.replace(state, on_demand=self.state.on_demand))
                 if state.lacks_memory:
                     self._residents.make_room(self)

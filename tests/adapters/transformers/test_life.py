@@ -117,11 +117,24 @@ async def test_unloading_and_loading_by_hand() -> None:
         adapter.unload("m")
         assert phase(adapter) == "unloaded"
         adapter.load("m")
+        assert phase(adapter) == "loading"
         await adapter.ready()
         assert await says(adapter) == "hi"
         adapter.unload("m")
         adapter.unload("m")
         assert await says(adapter) == "hi"
+
+
+async def test_changing_ones_mind_many_times_is_no_failure() -> None:
+    async with model("loads_in=30") as adapter:
+        for _ in range(5):
+            adapter.unload("m")
+            await asyncio.sleep(0.01)
+            adapter.load("m")
+            await asyncio.sleep(0.01)
+        adapter.unload("m")
+        await until(lambda: not psutil.Process().children())
+        assert phase(adapter) == "unloaded"
 
 
 async def test_unloading_ends_a_load_as_well() -> None:
