@@ -183,20 +183,17 @@ def measure_stall(running: Running, options: Options) -> Iterator[Result]:
 
 
 def measure_memory(running: Running, options: Options) -> Iterator[Result]:
-    """The memory of the server and its engine before and after 1,000 mixed requests."""
+    """The memory of the server and its engine before and after 1,000 mixed requests, and after 1,000 more."""
     _mixed(running, 200, seed=1)
-    before = _memory(running.pid)
-    answers = _mixed(running, 1000, seed=2)
-    time.sleep(2)
-    after = _memory(running.pid)
-    lost = sum(each.status != 200 for each in answers)
+    sizes, lost = [_memory(running.pid)], 0
+    for seed in (2, 3):
+        lost += sum(each.status != 200 for each in _mixed(running, 1000, seed))
+        time.sleep(2)
+        sizes.append(_memory(running.pid))
     weights = sum(file.stat().st_size for file in running.folder.glob("*.safetensors"))
-    yield Result(
-        "",
-        "",
-        "memory",
-        note=f"{before / 1e6:.0f} MB before, {after / 1e6:.0f} MB after, weights {weights / 1e6:.0f} MB; {lost} lost",
-    )
+    shown = ", ".join(f"{size / 1e6:,.0f}" for size in (*sizes, weights))
+    note = f"MB before, after 1,000 requests, after 2,000, and of the weights: {shown}; {lost} requests lost"
+    yield Result("", "", "memory", note=note)
 
 
 def _mixed(running: Running, count: int, seed: int) -> list[Answer]:
