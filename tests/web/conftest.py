@@ -81,9 +81,7 @@ class Trouble:
             self.found.append(f"request to {request.url}")
 
     def _console(self, message: ConsoleMessage) -> None:
-        # Gradio's own connection, which a page that is left cuts.
-        is_cut = message.text.startswith("AbortError: signal is aborted")
-        if message.type == "error" and not is_cut:
+        if message.type == "error":
             self.found.append(f"console: {message.text}")
 
 
@@ -126,8 +124,8 @@ def context(request: pytest.FixtureRequest, browser: Browser, trouble: Trouble) 
 
 @pytest.fixture
 def page(context: BrowserContext, site: Site) -> Page:
-    """The page as it opens."""
+    """The page when all of it is there."""
     page = context.new_page()
     page.goto(site.url)
-    page.locator("#thread:visible, #gate:visible").first.wait_for()
+    page.locator("[id^=form-], #gate:visible").first.wait_for(state="attached")
     return page
