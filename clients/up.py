@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -147,6 +148,8 @@ def _http_server(offer: Offer, plan: Plan) -> uvicorn.Server:
             yield  # they are taken care of here
 
     app = create_app(offer.models, Settings(api_keys=plan.api_keys, base_path=plan.base_path), offer.runs)
+    gc.collect()
+    gc.freeze()  # what is there by now stays, and every full collection would look at all of it
     config = uvicorn.Config(
         app,
         http=Http,

@@ -109,7 +109,7 @@ def _load(launch: Launch, line: Line) -> Engine | None:
     settings = launch.settings
 
     def report(state: ModelState) -> None:
-        line.send(State(state))
+        line.send(State(msgspec.structs.replace(state, detail=without_place(state.detail, settings.source))))
 
     try:
         refuse_unhonoured(settings)
@@ -132,8 +132,20 @@ def _load(launch: Launch, line: Line) -> Engine | None:
         gc.enable()
         line.send(State(ModelState("ready"), context_length=engine.context_length))
         return engine
+    logger.info("%s", failure.message)
+    failure.message = without_place(failure.message, settings.source)
     line.send(State(ModelState("failed", failure.message), failure=failure.report()))
     return None
+
+
+def without_place(text: str, source: str) -> str:
+    """The text with a model's folder called by its last name, for clients are not told where things lie."""
+    places = {source, str(Path(source).expanduser()), str(Path(source).expanduser().resolve())}
+    name = Path(source).expanduser().resolve().name
+    for place in sorted((place for place in places if os.sep in place), key=len, reverse=True):
+        if Path(place).is_absolute() or place.startswith((".", "~")):
+            text = text.replace(place, name)
+    return text
 
 
 def _engine(settings: ModelSettings, report: Report, patience: float) -> Engine:

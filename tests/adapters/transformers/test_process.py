@@ -19,11 +19,13 @@ from modelcompose.adapters.base import ModelState
 from modelcompose.adapters.events import Accepted, Usage
 from modelcompose.adapters.transformers import child
 from modelcompose.adapters.transformers.messages import FromEngine, State, Step, Submit
+from modelcompose.adapters.transformers.process import without_place
 from modelcompose.adapters.transformers.settings import ModelSettings
 
 SERVER = """
 import asyncio, sys
 from modelcompose.adapters.transformers.adapter import TransformersAdapter
+from modelcompose.adapters.transformers.process import without_place
 from modelcompose.adapters.transformers.settings import ModelSettings
 
 async def main():
@@ -95,3 +97,15 @@ async def test_states_then_steps_also_over_the_loopback(tiny_model: TinyModel, m
     assert {id for id, _ in outcomes} == {7}
     assert outcomes[0] == (7, Accepted())
     assert outcomes[-1] == (7, Usage(20, 3))
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("/srv/models/llama", "there is no folder llama"),
+        ("./models/llama", "there is no folder llama"),
+        ("org/llama", "there is no folder org/llama"),
+    ],
+)
+def test_a_client_is_told_a_models_name_but_not_where_it_lies(source: str, told: str) -> None:
+    assert without_place(f"there is no folder {source}", source) == told
