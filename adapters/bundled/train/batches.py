@@ -86,7 +86,7 @@ def pack(encoded: list[Encoded], rows: int, length: int, padding: int) -> Batch:
 # Shapes of a batch in tokens a row, the shortest example that a row begins with, and the share of the steps. The long
 # ones come late, when what they ask for has been learned in short; one of them is a smaller batch, for they are slow.
 SHAPES = ((256, 0, 0.80), (512, 230, 0.19), (2048, 500, 0.01))
-LATE_SHAPES = ((256, 0, 0.71), (512, 230, 0.17), (2048, 500, 0.04), (4096, 2000, 0.08))
+LATE_SHAPES = ((256, 0, 0.67), (512, 230, 0.16), (2048, 500, 0.12), (4096, 2000, 0.05))
 LARGEST_LONG = 4096
 WORDS_A_TOKEN = 0.6
 
@@ -102,7 +102,7 @@ def make_batch(seed: str, sources: data.Sources, encoder: Encoder, size: int, la
     misses = 0
     while misses < 12:
         is_long = length > 1000 and len(chosen) < rows
-        wanted = int(length * WORDS_A_TOKEN * random.uniform(0.5, 0.95))
+        wanted = int(length * WORDS_A_TOKEN * random.uniform(0.25 if length < LARGEST_LONG else 0.5, 0.95))
         item = encoder.encode(data.make_long(random, sources, wanted) if is_long else data.make(random, sources))
         tokens = len(item.tokens)
         if tokens > length or (tokens < shortest and len(chosen) < rows):

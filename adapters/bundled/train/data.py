@@ -99,8 +99,10 @@ class Sources:
 
     @cached_property
     def shares(self) -> list[float]:
-        """How often each block is drawn: more often the more wordings it has, and where it belongs to a role."""
-        return [len(block.questions) * (2.5 if block.systems else 1.0) for block in self.corpus.blocks]
+        """How often each block is drawn: more often with more wordings, for a role, and for this product."""
+        return [
+            len(b.questions) * (2.5 if b.systems else 1.5 if b.topic == "product" else 1.0) for b in self.corpus.blocks
+        ]
 
     @cached_property
     def by_tone(self) -> dict[str, list[Block]]:
@@ -116,9 +118,9 @@ def asked(random: Random, sources: Sources, block: Block) -> str:
     question = pick(random.choice(block.questions), random)
     if len(question) < LONGEST_REWORDED and "\n" not in question:
         kind = random.random()
-        if kind < 0.18:
+        if kind < 0.12:
             question = sources.keywords.draw(random, block) or question
-        elif kind < 0.6:
+        elif kind < 0.52:
             question = reworded(random, question)
     return noisy(random, question)
 
@@ -401,15 +403,15 @@ def long_text(random: Random, sources: Sources, words_wanted: int) -> list[Messa
 Maker = Callable[[Random, Sources], Example]
 
 MIXTURE: tuple[tuple[float, Maker], ...] = (
-    (0.34, make_knowledge),
-    (0.11, make_tone),
+    (0.36, make_knowledge),
+    (0.10, make_tone),
     (0.04, make_role),
-    (0.09, make_text),
-    (0.13, make_arithmetic),
-    (0.06, make_recall),
+    (0.08, make_text),
+    (0.14, make_arithmetic),
+    (0.05, make_recall),
     (0.03, make_unknown),
     (0.09, make_tools),
-    (0.07, make_no_tool),
+    (0.06, make_no_tool),
     (0.03, make_document),
     (0.10, make_library),
     (0.01, make_long),

@@ -33,6 +33,7 @@ class Plan:
     batch_tokens: int = 8192
     seed: int = 1
     checkpoint_minutes: float = 3.0
+    score_minutes: float = 5.0
     probes: int = 16
     use_compiler: bool = True
 
@@ -66,6 +67,7 @@ class Run:
     def train(self) -> None:
         """Run to the end of the plan, from wherever the checkpoint left off."""
         saved = last = time.monotonic()
+        scored = self.seconds
         for batch in self._batches():
             if self.done >= 1:
                 break
@@ -76,8 +78,10 @@ class Run:
                 self._log({"loss": round(value, 4), "rate": round(rate(self.step, self.done), 4)})
             if time.monotonic() - saved > 60 * self.plan.checkpoint_minutes:
                 self.save()
-                self._log(self.skill_scores())
                 saved = time.monotonic()
+            if self.seconds - scored > 60 * self.plan.score_minutes:
+                self._log(self.skill_scores())
+                scored = self.seconds
         self.save()
         self._log(self.skill_scores())
 

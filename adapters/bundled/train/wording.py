@@ -196,7 +196,7 @@ def noisy(random: Random, text: str) -> str:
         text = text.lower()
     elif random.random() < 0.15:
         text = text[:1].upper() + text[1:]
-    if random.random() < 0.12:
+    if random.random() < 0.08:
         text = _typo(random, text)
     return text
 
