@@ -124,8 +124,8 @@ def context(request: pytest.FixtureRequest, browser: Browser, trouble: Trouble) 
 
 @pytest.fixture
 def page(context: BrowserContext, site: Site) -> Page:
-    """The page when all of it is there."""
+    """The page as it opens."""
     page = context.new_page()
     page.goto(site.url)
-    page.locator("[id^=form-], #gate:visible").first.wait_for(state="attached")
+    page.locator("#thread:visible, #gate:visible").first.wait_for()
     return page
