@@ -197,6 +197,15 @@ LEFT_AT: dict[str, list[Step]] = {
 
 @pytest.mark.parametrize(("place", "is_stream"), [("before the head", False), *((place, True) for place in LEFT_AT)])
 async def test_a_client_that_leaves_ends_the_upstream_request_within_100_ms(place: str, is_stream: bool) -> None:
+    """In one of three tries, because a busy machine may stop the test itself for longer."""
+    seconds = 1.0
+    for _ in range(3):
+        if seconds >= 0.1:
+            seconds = await seconds_until_the_upstream_request_ends(place, is_stream)
+    assert seconds < 0.1
+
+
+async def seconds_until_the_upstream_request_ends(place: str, is_stream: bool) -> float:
     async with relaying(LEFT_AT[place]) as (server, client):
         body = json.dumps(CHAT | {"stream": is_stream}).encode()
         reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
@@ -211,7 +220,7 @@ async def test_a_client_that_leaves_ends_the_upstream_request_within_100_ms(plac
             writer.transport.abort()
             await server.asked[0].is_over.wait()
         assert server.asked[0].left is not None
-        assert server.asked[0].left - left < 0.1
+        return server.asked[0].left - left
 
 
 async def test_a_stream_without_end_stops_when_its_client_has_left() -> None:

@@ -23,6 +23,8 @@ from modelcompose.adapters.transformers.settings import ModelSettings
 
 pytestmark = pytest.mark.usefixtures("scripted_engines")
 
+Engines = Callable[[], list[psutil.Process]]
+
 HELLO = GenerationRequest(model="m", messages=({"role": "user", "content": "Hello"},))
 SILENT = GenerationRequest(model="m", messages=HELLO.messages, sampling=Sampling(seed=0))
 
@@ -45,11 +47,18 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_the_first_request_loads_a_model_that_is_not_preloaded() -> None:
+@pytest.fixture
+def engines() -> Engines:
+    """The processes that were started in this test; servers that other tests share may run beside them."""
+    others = psutil.Process().children()
+    return lambda: [child for child in psutil.Process().children() if child not in others]
+
+
+async def test_the_first_request_loads_a_model_that_is_not_preloaded(engines: Engines) -> None:
     async with model(preload=False) as adapter:
         assert isinstance(adapter, LoadableAdapter)
         assert phase(adapter) == "unloaded"
-        assert not psutil.Process().children()
+        assert not engines()
         assert list(await asyncio.gather(says(adapter), says(adapter))) == ["hi", "hi"]
         assert adapter.cards()[0].counters.engine_starts == 1
         assert phase(adapter) == "ready"
@@ -87,14 +96,14 @@ async def test_too_long_a_load_is_given_up_by_the_request_and_goes_on(monkeypatc
         await until(lambda: phase(adapter) == "ready")
 
 
-async def test_a_model_that_nobody_uses_is_unloaded_and_comes_back() -> None:
+async def test_a_model_that_nobody_uses_is_unloaded_and_comes_back(engines: Engines) -> None:
     async with model(keep_alive=0.2) as adapter:
         await adapter.ready()
         assert await says(adapter) == "hi"
         await asyncio.sleep(0.1)
         assert await says(adapter) == "hi"
         await until(lambda: phase(adapter) == "unloaded")
-        await until(lambda: not psutil.Process().children())
+        await until(lambda: not engines())
         assert await says(adapter) == "hi"
         counters = adapter.cards()[0].counters
         assert (counters.requests, counters.engine_starts) == (3, 2)
@@ -125,7 +134,7 @@ async def test_unloading_and_loading_by_hand() -> None:
         assert await says(adapter) == "hi"
 
 
-async def test_changing_ones_mind_many_times_is_no_failure() -> None:
+async def test_changing_ones_mind_many_times_is_no_failure(engines: Engines) -> None:
     async with model("loads_in=30") as adapter:
         for _ in range(5):
             adapter.unload("m")
@@ -133,15 +142,15 @@ async def test_changing_ones_mind_many_times_is_no_failure() -> None:
             adapter.load("m")
             await asyncio.sleep(0.01)
         adapter.unload("m")
-        await until(lambda: not psutil.Process().children())
+        await until(lambda: not engines())
         assert phase(adapter) == "unloaded"
 
 
-async def test_unloading_ends_a_load_as_well() -> None:
+async def test_unloading_ends_a_load_as_well(engines: Engines) -> None:
     async with model("loads_in=30") as adapter:
         adapter.unload("m")
         assert phase(adapter) == "unloaded"
-        await until(lambda: not psutil.Process().children())
+        await until(lambda: not engines())
 
 
 async def test_a_model_that_failed_is_tried_again_only_when_told_to() -> None:
