@@ -47,13 +47,20 @@ class Served:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self._output = output
+        self._clients: list[openai.OpenAI] = []
 
     @property
     def output(self) -> str:
         return self._output.read_text(encoding="utf-8")
 
     def client(self, api_key: str = "none") -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=30)
+        """The SDK's client, closed when the server ends."""
+        self._clients.append(openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=30))
+        return self._clients[-1]
+
+    def close_clients(self) -> None:
+        for client in self._clients:
+            client.close()
 
     def health(self) -> httpx2.Response:
         return httpx2.get(f"{self.url}/health", timeout=10)
@@ -110,6 +117,7 @@ def serving(folder: Path, port: int, *options: str) -> Iterator[Served]:
     try:
         yield served
     finally:
+        served.close_clients()
         started = served.engines() if process.poll() is None else []
         if process.poll() is None:
             process.terminate()

@@ -76,6 +76,7 @@ class PassedOn(Cache):
         return 0
 
 
+@torch.inference_mode()
 def kv_shape(loaded: LoadedModel) -> KVShape:
     """What the cache has to keep of a token, found out with one token; raises Unfit where that is not all there is."""
     model = cast("Any", loaded.model)

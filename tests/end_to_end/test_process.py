@@ -42,9 +42,8 @@ def test_a_killed_engine_fails_its_stream_with_an_error_and_the_next_request_wor
     with pytest.raises(openai.APIError) as caught:
         list(stream)
     assert caught.value.code == "engine_died"
-    answer = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none").chat.completions.create(
-        model="bundled", messages=HELLO, max_tokens=2
-    )
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none") as patient:
+        answer = patient.chat.completions.create(model="bundled", messages=HELLO, max_tokens=2)
     assert answer.choices[0].finish_reason == "length"
     assert served.count("engine_starts") == starts + 1
 

@@ -27,10 +27,10 @@ def client(served: Served) -> openai.OpenAI:
 
 
 def test_the_issues_own_snippet_streams_an_answer(served: Served) -> None:
-    client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none")
     said = ""
-    for chunk in client.chat.completions.create(model="bundled", messages=QUESTION, stream=True, max_tokens=40):
-        said += chunk.choices[0].delta.content or ""
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none") as client:
+        for chunk in client.chat.completions.create(model="bundled", messages=QUESTION, stream=True, max_tokens=40):
+            said += chunk.choices[0].delta.content or ""
     assert said.strip()
 
 
@@ -152,7 +152,7 @@ def test_an_unknown_model_is_not_found_and_the_known_ones_are_named(client: open
 
 
 def test_the_prefix_v1_may_be_left_out(served: Served) -> None:
-    client = openai.OpenAI(base_url=served.url, api_key="none", max_retries=0)
-    assert [model.id for model in client.models.list()] == ["bundled"]
-    answer = client.chat.completions.create(model="bundled", messages=QUESTION, max_tokens=2)
+    with openai.OpenAI(base_url=served.url, api_key="none", max_retries=0) as client:
+        assert [model.id for model in client.models.list()] == ["bundled"]
+        answer = client.chat.completions.create(model="bundled", messages=QUESTION, max_tokens=2)
     assert answer.choices[0].finish_reason == "length"
