@@ -229,7 +229,7 @@ def _number(value: Any) -> int | float:
     if not math.isfinite(number):
         raise ValueError
     text = str(value).strip()
-    return int(text) if re.fullmatch(r"[+-]?\d{1,18}", text) else number
+    return int(text) if re.fullmatch(r"[+-]?\d+", text) else number
 
 
 def _integer(value: Any) -> int:

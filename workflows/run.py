@@ -16,6 +16,7 @@ from ..adapters.errors import ComposeError, ConfigError
 from ..adapters.events import Usage
 from .jobs import Caller, Failure, Happening, JobFinished, Jobs, JobStarted, JobText, Outcome, Part, State, Task
 from .mailbox import Mailbox
+from .references import CastError
 
 _log = logging.getLogger(__name__)
 
@@ -145,6 +146,8 @@ class Run:
         if not isinstance(error, ComposeError):
             _log.error("workflow '%s', job '%s' failed", self.workflow, job, exc_info=error)
             return error
+        if isinstance(error, CastError) and not (error.param or "").startswith("input"):
+            error = ComposeError(error.message)  # no fault of the client's, who did not send that value
         return error if len(self.jobs) == 1 else _in_job(job, error)
 
 

@@ -110,6 +110,8 @@ SCOPE: dict[str, Any] = {
         # Casts
         ("${input.number as number}", 0.5),
         ("${input.none as number | 0.7}", 0.7),
+        ("${input.none as integer | 12345678901234567890}", 12345678901234567890),
+        ('${input.none as integer | "12345678901234567890"}', 12345678901234567890),
         ("${input.none as integer | 1024}", 1024),
         ("${input.none as text | 1024}", "1024"),
         ("${input.none as number}", None),

@@ -49,6 +49,19 @@ async def test_a_job_gets_what_the_one_before_it_said() -> None:
     assert await value_of(TWO, {"topic": "cats"}, scripts) == "<about <cats>>"
 
 
+async def test_a_wrong_value_is_the_clients_fault_only_if_the_client_sent_it() -> None:
+    cast = jobs(
+        {"id": "draft", "input": {"prompt": "${input.topic as text}"}},
+        {"id": "final", "input": {"prompt": "${jobs.draft.output as integer}"}},
+    )
+    with pytest.raises(ComposeError, match=r"job 'final': 'jobs.draft.output' must be") as caught:
+        await value_of(cast, {"topic": "cats"}, ScriptedAdapter({"m": repeats}))
+    assert not isinstance(caught.value, InvalidRequest)
+    sent = jobs({"id": "draft", "input": {"prompt": "${input.topic as integer}"}})
+    with pytest.raises(InvalidRequest, match=r"'input.topic' must be|'topic' must be"):
+        await value_of(sent, {"topic": "cats"}, ScriptedAdapter({"m": repeats}))
+
+
 async def test_what_happens_is_told_in_order() -> None:
     async with runner(TWO, ScriptedAdapter({"m": repeats})) as opened, opened.run(given={"topic": "cats"}) as run:
         told = [each async for each in run.happenings()]
