@@ -34,7 +34,7 @@ def test_a_killed_engine_fails_its_stream_with_an_error_and_the_next_request_wor
     client = served.client()
     starts = served.count("engine_starts")
     stream = client.completions.create(
-        model="bundled", prompt="Once upon a time", max_tokens=200, stream=True, extra_body={"ignore_eos": True}
+        model="bundled", prompt="Once upon a time", max_tokens=2000, stream=True, extra_body={"ignore_eos": True}
     )
     next(stream)
     for engine in served.engines():
