@@ -17,11 +17,8 @@ from .asked import asked_server
 from .bench_load import Load, ask
 from .bench_report import Answer, Report
 from .console import Console, explained, open_console
+from .exit_codes import FAILED, INTERRUPTED, WRONG
 from .run import read_input
-
-FAILED = 1
-WRONG = 2
-INTERRUPTED = 130
 
 
 class BenchOptions(msgspec.Struct, frozen=True, kw_only=True):

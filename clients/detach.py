@@ -18,15 +18,14 @@ import msgspec
 from ..adapters.errors import ComposeError, ConfigError
 from .compose_files import paths_of
 from .console import Console, explained, open_console
+from .exit_codes import INTERRUPTED, WRONG
 from .log_size import keep_small, older
 from .plan import UpOptions, plan_of
 from .reach import conditions
 from .running import RunningServer, log_of, running_servers, server_with
 
 SECONDS_BETWEEN_LOOKS = 0.1
-INTERRUPTED = 130
 NOT_STARTED = 1
-WRONG = 2
 
 
 def run(options: UpOptions) -> int:

@@ -11,11 +11,11 @@ from typing import TextIO
 
 from ..adapters.errors import ConfigError
 from .compose_files import ComposeOptions, paths_of
+from .exit_codes import INTERRUPTED
 from .log_size import older
 from .running import log_of, servers_here
 
 SECONDS_BETWEEN_LOOKS = 0.2
-INTERRUPTED = 130
 
 
 def run(options: ComposeOptions, *, follows: bool, lines: int | None) -> int:

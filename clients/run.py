@@ -15,6 +15,7 @@ import msgspec
 from ..adapters.errors import ComposeError, ConfigError, InvalidRequest, ModelNotFound, Unauthorized
 from .compose_files import ComposeOptions, read
 from .console import Console, Unseen, explained, open_console
+from .exit_codes import FAILED, INTERRUPTED, WRONG
 from .own_server import own_server
 from .reach import wait_until_ready
 from .run_answer import RunServer, answers, workflow_card
@@ -23,10 +24,6 @@ from .running import servers_here
 
 if TYPE_CHECKING:
     from ..workflows.load import Compose
-
-FAILED = 1
-WRONG = 2
-INTERRUPTED = 130
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):

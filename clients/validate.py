@@ -12,8 +12,7 @@ from ..workflows.references import as_text
 from ..workflows.schema import BaseModelComponent, Component, HubModel, LocalModel, NamedModel
 from ..workflows.tree import ConfigErrors
 from .compose_files import ComposeOptions, read
-
-WRONG = 2
+from .exit_codes import WRONG
 
 
 def run(options: ComposeOptions) -> int:

@@ -151,7 +151,3 @@ class Slabs:
         if length not in self._slabs:
             self._slabs[length] = Slab(self.shape, length)
         return self._slabs[length]
-
-    @property
-    def bytes(self) -> int:
-        return sum(slab.rows * slab.length for slab in self._slabs.values()) * self.shape.token_bytes
