@@ -52,6 +52,8 @@ class _Checks:
             yield self.root.problem("there is no component; say with 'component:' what the workflows call")
         for number, component in self.reading.components.items():
             yield from self._component(component, ("components", number))
+            if number not in self.reading.torn:
+                yield from self._whole(component, ("components", number))
         for number, workflow in self.reading.workflows.items():
             yield from self._workflow(workflow, ("workflows", number))
         yield from self._defaults("components", self.reading.components)
@@ -110,6 +112,11 @@ class _Checks:
             yield from self._roots(action.output, (*where, "output"), _IN_ACTION_OUTPUT)
             if isinstance(action, WorkflowAction) and action.workflow is not None:
                 yield from self._workflow_named(action.workflow, (*where, "workflow"))
+
+    def _whole(self, component: Component, path: Path) -> Iterator[Problem]:
+        """What is missing in a component, or does not go together."""
+        for number, action in enumerate(component.actions):
+            where = (*path, "actions", number)
             if isinstance(action, HttpAction) and action.stream_format is None and _reads_items(action.output):
                 yield self._at(
                     (*where, "output"),

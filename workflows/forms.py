@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 from pydantic import ValidationError
@@ -37,22 +37,35 @@ F = TypeVar("F", bound=Form)
 
 
 class Reading(NamedTuple):
-    """What could be read of a file: its components and workflows by their number in it, and those that could not."""
+    """What could be read of a file: its components and workflows by their number in it.
+
+    `torn` holds the numbers of the components that were read without some of their keys, for these do not fit.
+    """
 
     file: ComposeFile
     components: dict[int, Component]
     workflows: dict[int, Workflow]
+    torn: frozenset[int]
+
+
+class Read(NamedTuple, Generic[F]):
+    """One part of a file; `is_torn` where keys that do not fit were left out."""
+
+    form: F
+    is_torn: bool
 
 
 def read_file(root: Node, problems: list[Problem]) -> Reading:
     """The forms of the tree, and problems for all that is not one."""
     fields = root.fields
     components = dict(_each(fields, "components", _component, problems))
-    workflows = dict(_each(fields, "workflows", _workflow, problems))
+    workflows = {number: read.form for number, read in _each(fields, "workflows", _workflow, problems)}
     rest = root.with_value({key: child for key, child in fields.items() if key not in ("components", "workflows")})
-    file = _form(rest, ComposeFile, problems) or ComposeFile()
-    parts = {"components": tuple(components.values()), "workflows": tuple(workflows.values())}
-    return Reading(file.model_copy(update=parts), components, workflows)
+    read = _form(rest, ComposeFile, problems)
+    forms = {number: read.form for number, read in components.items()}
+    parts = {"components": tuple(forms.values()), "workflows": tuple(workflows.values())}
+    file = (read.form if read else ComposeFile()).model_copy(update=parts)
+    return Reading(file, forms, workflows, frozenset(number for number, read in components.items() if read.is_torn))
 
 
 def _each(fields: Mapping[str, Node], key: str, read: Any, problems: list[Problem]) -> Iterator[tuple[int, Any]]:
@@ -64,7 +77,7 @@ def _each(fields: Mapping[str, Node], key: str, read: Any, problems: list[Proble
             yield number, form
 
 
-def _component(node: Node, problems: list[Problem]) -> Form | None:
+def _component(node: Node, problems: list[Problem]) -> Read[Any] | None:
     kind = kind_of(node)
     if kind is not None:
         return _form(node, kind.component, problems)
@@ -80,23 +93,62 @@ def _component(node: Node, problems: list[Problem]) -> Form | None:
     return None
 
 
-def _workflow(node: Node, problems: list[Problem]) -> Form | None:
+def _workflow(node: Node, problems: list[Problem]) -> Read[Workflow] | None:
     return _form(node, Workflow, problems)
 
 
-def _form(node: Node, form: type[F], problems: list[Problem]) -> F | None:
-    """The node as a form, or a problem for each thing that does not fit; things already reported are not repeated."""
-    try:
-        return form.model_validate(plain(node))
-    except ValidationError as error:
-        reported = {(problem.place.file, problem.path) for problem in problems}
-        found: dict[tuple[str, str], list[Problem]] = {}
-        # A template was not meant, if anything else would have done too.
-        for details in sorted(error.errors(include_url=False), key=lambda each: each["type"] == "is_instance_of"):
-            problem = _problem(node, details, form)
-            found.setdefault((problem.place.file, problem.path), []).append(problem)
-        problems += [_one(each) for where, each in found.items() if where not in reported]
+def _form(root: Node, form: type[F], problems: list[Problem]) -> Read[F] | None:
+    """The node as a form without the keys that do not fit, or nothing if it is none without them.
+
+    Each of those is a problem, unless it is reported already or comes of another one's absence.
+    """
+    left_out: list[str] = []
+    node = root
+    while True:
+        try:
+            return Read(form.model_validate(plain(node)), bool(left_out))
+        except ValidationError as error:
+            # A template was not meant, if anything else would have done too.
+            mistakes = sorted(error.errors(include_url=False), key=lambda each: each["type"] == "is_instance_of")
+            _report([_problem(node, each, form) for each in mistakes], left_out, problems)
+            wrong = {id(_descend(node, each["loc"])[0]) for each in mistakes}
+            rest = _without(node, wrong, left_out)
+            if rest is None:
+                return None
+            node = rest
+
+
+def _report(found: list[Problem], left_out: list[str], problems: list[Problem]) -> None:
+    reported = {(problem.place.file, problem.path) for problem in problems}
+    new: dict[tuple[str, str], list[Problem]] = {}
+    for problem in found:
+        if not any(_holds(problem.path, path) for path in left_out):
+            new.setdefault((problem.place.file, problem.path), []).append(problem)
+    problems += [_one(each) for where, each in new.items() if where not in reported]
+
+
+def _holds(path: str, other: str) -> bool:
+    """Whether a path is another one or leads to it."""
+    return path == other or other.startswith((f"{path}.", f"{path}["))
+
+
+def _without(node: Node, wrong: set[int], left_out: list[str]) -> Node | None:
+    """The node without what is wrong and the keys of lists that hold it; nothing, if what is left says nothing."""
+    if id(node) in wrong:
         return None
+    match node.value:
+        case dict():
+            fields = {key: _without(child, wrong, left_out) for key, child in node.value.items()}
+            absent = [key for key, child in fields.items() if child is None]
+            left_out += [node.value[key].path for key in absent]
+            if _ESSENTIAL.intersection(absent):
+                return None
+            return node.with_value({key: child for key, child in fields.items() if child is not None})
+        case list():
+            items = [_without(child, wrong, left_out) for child in node.value]
+            return None if None in items else node.with_value(items)
+        case _:
+            return node
 
 
 def _one(problems: list[Problem]) -> Problem:
@@ -202,6 +254,7 @@ def _shown(value: Any) -> str:
             return str(value)
 
 
+_ESSENTIAL = {"id", "jobs", "actions", "component", "action"}  # what others name, and what without it names others
 _HOLDERS: dict[str, type[Form]] = {
     "controller": Controller,
     "webui": WebUI,

@@ -46,8 +46,10 @@ def load(paths: Sequence[Path], *, env: Mapping[str, str], env_files: Sequence[P
     """
     problems: list[Problem] = []
     roots = [root for number, path in enumerate(paths) if (root := _read(path, number, problems)) is not None]
-    variables = _environment(paths, env, env_files, problems)
-    if problems or not roots:
+    misread: list[Problem] = []
+    variables = _environment(paths, env, env_files, misread)
+    problems += misread
+    if misread or not roots or len(roots) < len(paths):
         raise ConfigErrors(problems)
     merged = with_lists(roots[0])
     for root in roots[1:]:
@@ -127,7 +129,7 @@ def _read(path: Path, order: int, problems: list[Problem]) -> Node | None:
 def _root(document: yaml.Node, start: Place, problems: list[Problem]) -> Node | None:
     reader = _TreeReader(start)
     root = reader.node(document, "", None)
-    problems += reader.problems
+    problems += reader.problems + reader.oddities
     if not isinstance(root.value, dict) and not reader.problems:
         problems.append(root.problem("a compose file is a mapping with 'components' and 'workflows'"))
     return None if reader.problems or not isinstance(root.value, dict) else root
@@ -154,11 +156,12 @@ for _tag, _pattern, _first in (
 
 
 class _TreeReader:
-    """Turns the nodes of a YAML document into ours."""
+    """Turns the nodes of a YAML document into ours; `problems` leave holes in the tree, `oddities` do not."""
 
     def __init__(self, start: Place) -> None:
         self.start = start
         self.problems: list[Problem] = []
+        self.oddities: list[Problem] = []
         self.count = 0
         self.within: list[int] = []
 
@@ -213,7 +216,7 @@ class _TreeReader:
             elif key.value in fields:
                 first = fields[key.value].key.line
                 message = f"'{key.value}' is given twice, on lines {first} and {place.line}"
-                self.problems.append(Problem(place, joined(empty.path, key.value), message))
+                self.oddities.append(Problem(place, joined(empty.path, key.value), message))
             else:
                 fields[key.value] = self.node(value, joined(empty.path, key.value), place)
         return {**inherited, **fields}
@@ -244,7 +247,7 @@ class _TreeReader:
                 case "float" if math.isfinite(number := float(text)):
                     return number
         except (ValueError, KeyError):
-            self.problems.append(empty.problem(f"{text[:60]!r} is no {tag.removeprefix(_YAML)}"))
+            self.oddities.append(empty.problem(f"{text[:60]!r} is no {tag.removeprefix(_YAML)}"))
         return text
 
 

@@ -87,6 +87,18 @@ workflow. Unknown keys are errors; `x-...` at the top is left alone.
 
 A *template* is a text with references, `${{path as type | default @(description)}}`; the types are {", ".join(TYPES)}.
 `${{env.NAME}}` may stand in any text. *Any* is any value, with templates in it.
+
+Other spellings, which mean the same:
+
+* the keys of `controller` under `controller.adapter`, or as the one item of `controller.adapters`;
+* the keys of `manage` of a server that is run here on the component itself, or under `manage.scripts`;
+* `type: component` or `type: action` in a job, which says nothing new;
+* `driver: huggingface` for `transformers`; `max_concurrent_count: 0` on a component for no limit;
+* one text where a list of texts is wanted (`depends_on`, `base_url`, `packages`, `stop_sequences`);
+* `env` as a list of `NAME=VALUE`; `retry: 3` for `retry: {{attempts: 3}}`;
+* `peft_adapters` as objects, `{{type: lora, model: ...}}`, for their models;
+* `streaming` for `stream` in a `body` that goes to a path of OpenAI's;
+* `as text;sse-text` and `as json;sse-json` for `as stream/text` and `as stream/json`.
 """
 _PLAIN: dict[Any, str] = {
     str: "text",

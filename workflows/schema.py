@@ -254,8 +254,8 @@ class HttpAction(Action):
     method: Annotated[Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"], BeforeValidator(_upper)] = (
         Field(default="POST", description="the HTTP method")
     )
-    path: Templated = Field(default="", description="appended to the component's base URL")
-    endpoint: Templated = Field(default=None, description="a whole URL, in place of base URL and path")
+    path: Setting[str] = Field(default="", description="appended to the component's base URL")
+    endpoint: Setting[str] | None = Field(default=None, description="a whole URL, in place of base URL and path")
     headers: dict[str, Templated] = Field(default={}, description="over those of the component; null leaves one out")
     params: dict[str, Templated] = Field(default={}, description="the query string")
     body: Templated = Field(default=None, description="sent as JSON, or as it is if it renders to text")
@@ -272,7 +272,7 @@ class ShellAction(Action):
         default=None, description="a text for the shell, or a list of words to run as they stand"
     )
     env: dict[str, Templated] = Field(default={}, description="environment variables, over those of the component")
-    working_dir: Templated = Field(default=None, description="relative to the compose file")
+    working_dir: Setting[str] | None = Field(default=None, description="relative to the compose file")
     timeout: Seconds | None = Field(default=None, description="seconds")
 
 
@@ -452,7 +452,7 @@ class HttpClientComponent(BaseComponent):
     """A server that is only talked to."""
 
     type: Literal["http-client"] = Field(default="http-client", description="the kind of component; always given")
-    base_url: Templated = Field(default=None, description="before the path of every action")
+    base_url: Setting[str] | None = Field(default=None, description="before the path of every action")
     headers: dict[str, Templated] = Field(default={}, description="sent with every request")
     timeout: Seconds = Field(default=600, description="seconds without a byte")
     retry: Retry = Field(default=Retry(), description="a number stands for `attempts`")
