@@ -27,6 +27,8 @@ components:
     model: bundled
     params: {min_output_length: 2500, max_output_length: 2600}
   - {id: broken, type: http-client, base_url: "http://127.0.0.1:9", method: GET, path: /nothing}
+  - {id: missing, type: model, task: chat-completion, model: ./no-model}
+  - {id: echo, type: shell, command: [printf, "%s", "${input.text}"], output: "${result.stdout}"}
   - {id: counter, type: shell, command: "printf %s ${input.text} | wc -w", output: "${result.stdout as integer}"}
 workflows:
   - {id: endless, component: endless}
@@ -35,8 +37,18 @@ workflows:
     jobs:
       - {id: first, component: counter, input: {text: a}}
       - {id: second, component: broken, depends_on: [first]}
+  - {id: missing, component: missing}
+  - {id: echo, component: echo}
+  - id: kinds
+    title: All kinds of fields
+    component: echo
+    input:
+      text: >-
+        ${input.count as integer} ${input.share as number | 0.5} ${input.is_short as boolean | true}
+        ${input.is_open as boolean} ${input.data as json | {}}
   - id: explain
     title: Two explanations
+    openai: {show_jobs: true}
     description: Explains two things in simple terms, both at the same time, and counts the words.
     jobs:
       - id: one
@@ -88,6 +100,19 @@ def wait_until(server: Served, said: str) -> None:
     while said not in server.output:
         assert time.monotonic() < deadline, server.output
         time.sleep(0.1)
+
+
+def counters(site: Site) -> tuple[int, int]:
+    """How many requests the engine answers now, and how many were cancelled."""
+    return site.server.count("running"), site.server.count("cancelled")
+
+
+def wait_until_idle(site: Site) -> tuple[int, int]:
+    """The counters when no request is answered any more."""
+    deadline = time.monotonic() + 10
+    while counters(site)[0] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return counters(site)
 
 
 def ask(page: Page, text: str) -> Locator:

@@ -10,8 +10,7 @@ from typing import Any
 
 from .api import Refused, Server
 from .conversation import Answer, Growing
-
-SECONDS_BETWEEN_VIEWS = 0.07
+from .pause import Pause
 
 
 async def answers(server: Server, body: dict[str, Any], key: str, stop: asyncio.Event) -> AsyncGenerator[Answer]:
@@ -26,11 +25,13 @@ async def answers(server: Server, body: dict[str, Any], key: str, stop: asyncio.
     reading, stopping = asyncio.create_task(read()), asyncio.create_task(stop.wait())
     try:
         shown: Answer | None = None
+        pause = Pause()
         while not reading.done() and not stopping.done():
             if growing.answer is not shown:
                 shown = growing.answer
-                yield shown
-            await asyncio.wait({reading, stopping}, timeout=SECONDS_BETWEEN_VIEWS, return_when=asyncio.FIRST_COMPLETED)
+                with pause.measured():
+                    yield shown
+            await asyncio.wait({reading, stopping}, timeout=pause.seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
         reading.cancel()

@@ -86,9 +86,9 @@ class Server:
         """What the models do, and how much they can hold."""
         body = await self._get(f"{self.url}/health", "", also=(503,))
         listed = await self._get(f"{self.url}/v1/models", key)
-        contexts = {each["id"]: each.get("max_model_len") for each in listed["data"]}
+        cards = {each["id"]: each for each in listed["data"]}
         found = msgspec.convert(body["models"], list[Model])
-        return [msgspec.structs.replace(model, context=contexts.get(model.id)) for model in found]
+        return [_with_card(model, cards.get(model.id, {})) for model in found]
 
     async def metrics(self) -> str:
         """The counters, in Prometheus' format."""
@@ -162,6 +162,12 @@ class Server:
         except httpx2.TransportError as error:
             why = f": {error}" if str(error) else ""
             raise Refused(f"The server at {self.url} does not answer{why}") from None
+
+
+def _with_card(model: Model, card: dict[str, Any]) -> Model:
+    """A model with what `/v1/models` says of it."""
+    is_ours = card.get("owned_by") in {None, "model-compose"}
+    return msgspec.structs.replace(model, context=card.get("max_model_len"), is_ours=is_ours)
 
 
 async def _start(response: httpx2.Response) -> bytes:

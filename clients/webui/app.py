@@ -25,6 +25,7 @@ class WebUI:
         with gr.Blocks(title="model-compose", analytics_enabled=False, fill_width=True) as self.blocks:
             self._key = gr.BrowserState("", storage_key="model-compose-key", **STORE)
             self._kept = gr.BrowserState(None, storage_key="model-compose-chat", **STORE)
+            self._settings = gr.BrowserState(None, storage_key="model-compose-settings", **STORE)
             gr.HTML(HEADER, elem_id="header", apply_default_css=False)
             with gr.Column(visible=False, elem_id="gate") as self._gate:
                 self._why = gr.HTML(apply_default_css=False)
@@ -33,20 +34,21 @@ class WebUI:
             with gr.Column(visible=False, elem_id="pages") as self._pages:
                 self._build_pages()
             shown = [self._gate, self._why, self._pages, self._key, self._workflows.workflow, *self._chat.restored]
-            gr.on([enter.click, self._given.submit], self._enter, [self._given, self._kept], shown, **QUIET)
-            self.blocks.load(self._enter, [self._key, self._kept], shown, **QUIET)
+            found = [self._kept, self._settings]
+            gr.on([enter.click, self._given.submit], self._enter, [self._given, *found], shown, **QUIET)
+            self.blocks.load(self._enter, [self._key, *found], shown, **QUIET)
 
     def _build_pages(self) -> None:
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Chat", id="chat") as chat:
-                self._chat = ChatPage(self._server, self._key, self._kept)
+                self._chat = ChatPage(self._server, self._key, self._kept, self._settings)
             with gr.Tab("Workflows", id="workflows") as workflows:
                 self._workflows = WorkflowPage(self._server, self._key)
             with gr.Tab("Server", id="server") as server:
                 page = ServerPage(self._server, self._key)
         page.watch_while(server, [chat, workflows])
 
-    async def _enter(self, request: gr.Request, key: str, kept: Any) -> list[Any]:
+    async def _enter(self, request: gr.Request, key: str, kept: Any, settings: Any) -> list[Any]:
         """Show the pages, or ask for a key."""
         key = (key or "").strip()
         try:
@@ -62,7 +64,7 @@ class WebUI:
             gr.Column(visible=True),
             key,
             self._workflows.restore(cards),
-            *self._chat.restore(request, kept, models, key),
+            *self._chat.restore(request, kept, settings, models, key),
         ]
 
 

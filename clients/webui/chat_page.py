@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from html import escape
@@ -13,7 +14,7 @@ from . import snippets
 from .answering import answers
 from .api import Server
 from .conversation import Answer, Choices, Conversation
-from .kept import Kept
+from .kept import Kept, dump, load
 from .look import SCRIPT
 from .markup import code_block, plain
 from .stops import Stops
@@ -22,15 +23,22 @@ from .thread import thread
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
-class ChatPage:
-    """Its components, and what they do. `kept` is the browser's memory, `key` the key for the server."""
+SECONDS_BETWEEN_SAVES = 2.0
 
-    def __init__(self, server: Server, key: gr.BrowserState, kept: gr.BrowserState) -> None:
+
+class ChatPage:
+    """Its components, and what they do.
+
+    `key` is the key for the server, `kept` and `settings` are what the browser remembers of the conversation and of
+    what was chosen for it: apart, because one may change while the other does.
+    """
+
+    def __init__(self, server: Server, key: gr.BrowserState, kept: gr.BrowserState, settings: gr.BrowserState) -> None:
         self._server = server
         self._key = key
         self._kept = kept
+        self._settings = settings
         self._stops = Stops()
-        self._now = gr.State(Conversation())
         with gr.Row(elem_id="chat", equal_height=False):
             with gr.Column(elem_classes="main", scale=3, min_width=280):
                 self._build_main()
@@ -71,40 +79,29 @@ class ChatPage:
             self._system = gr.Textbox(label="System prompt", lines=3, max_lines=10, elem_id="system")
             hint = "default"
             with gr.Row():
-                self._temperature = gr.Number(
-                    None, label="Temperature", placeholder=hint, minimum=0, step=0.1, min_width=100
-                )
-                self._top_p = gr.Number(
-                    None, label="Top p", placeholder=hint, minimum=0, maximum=1, step=0.05, min_width=100
-                )
+                self._temperature = gr.Number(None, label="Temperature", placeholder=hint, step=0.1, min_width=100)
+                self._top_p = gr.Number(None, label="Top p", placeholder=hint, step=0.05, min_width=100)
             with gr.Row():
-                self._max_tokens = gr.Number(
-                    None,
-                    label="Most tokens",
-                    placeholder=hint,
-                    minimum=1,
-                    precision=0,
-                    min_width=100,
-                    elem_id="max-tokens",
-                )
-                self._seed = gr.Number(None, label="Seed", placeholder="by chance", precision=0, min_width=100)
+                self._max_tokens = gr.Number(None, label="Most tokens", placeholder=hint, min_width=100)
+                self._seed = gr.Number(None, label="Seed", placeholder="by chance", min_width=100)
             self._stop_at = gr.Textbox(label="Stop at", info="A text on each line", lines=1, max_lines=4)
             self._tools = gr.Textbox(label="Tools", info="A JSON list, as OpenAI writes it", lines=1, max_lines=10)
         with gr.Accordion("Take along", open=False, elem_id="export"):
             self._export = gr.HTML(
-                _export("", Kept(), ""),
+                _export("", Kept(), Choices(), ""),
                 apply_default_css=False,
                 js_on_load=f"{SCRIPT}.copies(element)",
                 elem_classes="exported",
             )
 
     @property
-    def _choices(self) -> list[gr.Textbox | gr.Number]:
+    def _panel(self) -> list[gr.Textbox | gr.Number]:
         return [self._system, self._temperature, self._top_p, self._max_tokens, self._seed, self._stop_at, self._tools]
 
     def _listen(self) -> None:
-        asked = [self._key, self._kept, self._now, self.model, *self._choices]
-        shown = [self._thread, self._now, self._kept, self._said, self._send, self._stop, self._export]
+        chosen = [self.model, *self._panel]
+        asked = [self._key, self._kept, *chosen]
+        shown = [self._thread, self._kept, self._said, self._send, self._stop, self._export]
         gr.on(
             [self._said.submit, self._send.click],
             self._say,
@@ -116,63 +113,70 @@ class ChatPage:
         self._thread.act(self._act, asked, shown, trigger_mode="once", **QUIET)
         self._stop.click(self._end, None, None, queue=False, **QUIET)
         self._new.click(self._forget, asked, shown, **QUIET)
-        for each in self._choices:
-            each.blur(self._keep, asked, [self._kept], **QUIET)
-        self.model.input(self._keep, asked, [self._kept], **QUIET)
+        for each in self._panel:
+            each.blur(_remember, chosen, [self._settings], **QUIET)
+        self.model.input(_remember, chosen, [self._settings], **QUIET)
 
     # What happens
 
-    async def _say(self, request: gr.Request, said: str, *asked: Any) -> AsyncGenerator[Any]:
-        """Answer a message."""
-        if not said.strip():
+    async def _say(
+        self, request: gr.Request, said: str, key: str, found: Any, *chosen: Any
+    ) -> AsyncGenerator[tuple[Any, ...]]:
+        """Answer a message; while another answer grows, the message stays where it is."""
+        if not said.strip() or self._stops.is_working(request.session_hash):
+            yield (gr.skip(),) * 6  # without a word, Gradio would empty the whole page
             return
-        conversation: Conversation = asked[2]
-        async with aclosing(self._answer(conversation.say(said.strip()), asked, request)) as views:
+        conversation = load(Kept, found).conversation.say(said.strip())
+        async with aclosing(self._answer(conversation, _choices(*chosen), key, request)) as views:
             async for view in views:
                 yield view
 
-    async def _act(self, request: gr.Request, event: gr.EventData, *asked: Any) -> AsyncGenerator[Any]:
+    async def _act(
+        self, request: gr.Request, event: gr.EventData, key: str, found: Any, *chosen: Any
+    ) -> AsyncGenerator[tuple[Any, ...]]:
         """Answer an edited message, or one more time."""
-        conversation: Conversation = asked[2]
-        index = int(event.index)
+        conversation, index = load(Kept, found).conversation, int(event.index)
         again = conversation.edit(index, event.text) if event.what == "edit" else conversation.again(index)
-        async with aclosing(self._answer(again, asked, request)) as views:
+        async with aclosing(self._answer(again, _choices(*chosen), key, request)) as views:
             async for view in views:
                 yield view
 
-    async def _answer(self, conversation: Conversation, asked: Any, request: gr.Request) -> AsyncGenerator[Any]:
-        key, _, _, model, *choices = asked
-        chosen = _chosen(choices)
+    async def _answer(
+        self, conversation: Conversation, choices: Choices, key: str, request: gr.Request
+    ) -> AsyncGenerator[tuple[Any, ...]]:
         try:
-            body = chosen.body(model or "", conversation)
+            body = choices.body(conversation)
         except ValueError as error:
-            failed = conversation.answered(Answer(model=model, error=str(error)))
-            yield self._view(request, Kept(model, chosen, failed), key)
+            failed = conversation.answered(Answer(model=choices.model, error=str(error)))
+            yield self._view(request, Kept(failed), choices, key)
             return
         async with (
             self._stops.working(request.session_hash) as stop,
             aclosing(answers(self._server, body, key, stop)) as growing,
         ):
-            kept = Kept(model, chosen, conversation, body).dump()
+            saved = time.monotonic()
+            kept = dump(Kept(conversation.answered(Answer(model=choices.model).cut), body))
             buttons = gr.Button(visible=False), gr.Button(visible=True)
-            yield (thread(conversation), conversation, kept, "", *buttons, gr.skip())
+            yield (thread(conversation), kept, "", *buttons, gr.skip())
             async for answer in growing:
                 now = conversation.answered(answer)
                 if answer.is_whole:
-                    yield self._view(request, Kept(model, chosen, now, body), key)
+                    yield self._view(request, Kept(now, body), choices, key)
+                elif time.monotonic() < saved + SECONDS_BETWEEN_SAVES:
+                    yield (thread(now), *[gr.skip()] * 5)
                 else:
-                    yield (thread(now), *[gr.skip()] * 6)
+                    saved = time.monotonic()
+                    yield (thread(now), dump(Kept(conversation.answered(answer.cut), body)), *[gr.skip()] * 4)
 
-    def _view(self, request: gr.Request, kept: Kept, key: str) -> tuple[Any, ...]:
+    def _view(self, request: gr.Request, kept: Kept, choices: Choices, key: str) -> tuple[Any, ...]:
         """Everything as it is when nothing is being answered."""
         return (
             thread(kept.conversation),
-            kept.conversation,
-            kept.dump(),
+            dump(kept),
             gr.skip(),
             gr.Button(visible=True),
             gr.Button(visible=False),
-            _export(self._url(request), kept, key),
+            _export(self._url(request), kept, choices, key),
         )
 
     def _url(self, request: gr.Request) -> str:
@@ -183,32 +187,24 @@ class ChatPage:
         """Stop the answer that grows."""
         self._stops.stop(request.session_hash)
 
-    async def _forget(self, request: gr.Request, *asked: Any) -> tuple[Any, ...]:
+    async def _forget(self, request: gr.Request, key: str, _found: Any, *chosen: Any) -> tuple[Any, ...]:
         """Begin anew."""
         await self._stops.ended(request.session_hash)
-        key, _, _, model, *choices = asked
-        return self._view(request, Kept(model, _chosen(choices)), key)
-
-    def _keep(self, *asked: Any) -> dict[str, Any]:
-        """Remember what was chosen."""
-        _, kept, conversation, model, *choices = asked
-        return Kept(model, _chosen(choices), conversation, Kept.load(kept).request).dump()
+        return self._view(request, Kept(), _choices(*chosen), key)
 
     @property
     def restored(self) -> list[gr.blocks.Block]:
         """What `restore` gives the values of."""
-        return [self.model, self._thread, self._now, self._export, *self._choices]
+        return [self._thread, self._export, self.model, *self._panel]
 
-    def restore(self, request: gr.Request, found: Any, models: list[str], key: str) -> list[Any]:
+    def restore(self, request: gr.Request, found: Any, settings: Any, models: list[str], key: str) -> list[Any]:
         """The page as it was left."""
-        kept = Kept.load(found)
-        chosen = kept.model if kept.model in models else next(iter(models), None)
-        choices = kept.choices
+        kept, choices = load(Kept, found), load(Choices, settings)
+        chosen = choices.model if choices.model in models else next(iter(models), None)
         return [
-            gr.Dropdown(models, value=chosen),
             thread(kept.conversation),
-            kept.conversation,
-            _export(self._url(request), kept, key),
+            _export(self._url(request), kept, choices, key),
+            gr.Dropdown(models, value=chosen),
             choices.system,
             choices.temperature,
             choices.top_p,
@@ -219,26 +215,40 @@ class ChatPage:
         ]
 
 
-def _chosen(values: list[Any]) -> Choices:
-    system, temperature, top_p, max_tokens, seed, stop, tools = values
+def _remember(*chosen: Any) -> dict[str, Any]:
+    """Keep what was chosen in the browser."""
+    return dump(_choices(*chosen))
+
+
+def _choices(
+    model: str | None,
+    system: str,
+    temperature: float | None,
+    top_p: float | None,
+    max_tokens: float | None,
+    seed: float | None,
+    stop: str,
+    tools: str,
+) -> Choices:
     return Choices(
+        model=model or "",
         system=system or "",
         temperature=temperature,
         top_p=top_p,
-        max_tokens=None if max_tokens is None else int(max_tokens),
-        seed=None if seed is None else int(seed),
+        max_tokens=max_tokens,
+        seed=seed,
         stop=stop or "",
         tools=tools or "",
     )
 
 
-def _export(url: str, kept: Kept, key: str) -> str:
+def _export(url: str, kept: Kept, choices: Choices, key: str) -> str:
     body = kept.request
     if not body:
         return plain(
             "After the first answer: the conversation as JSON, and the last request as a curl line and as Python."
         )
-    whole = snippets.as_json(kept.model or "", kept.choices.system, kept.conversation)
+    whole = snippets.as_json(choices, kept.conversation)
     return (
         "<h3>The last request with curl</h3>"
         + code_block(snippets.curl(url, body, has_key=bool(key)), "sh")

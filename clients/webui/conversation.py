@@ -13,6 +13,9 @@ from typing import Any
 
 import msgspec
 
+STOPPED = "stopped"
+"""How an answer ended that a person did not want to the end."""
+
 
 class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     """A tool that the model calls."""
@@ -49,8 +52,13 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return (self.tokens - 1) / (self.took - self.first)
 
     @property
-    def is_empty(self) -> bool:
-        return not (self.text or self.reasoning or self.calls or self.error)
+    def is_begun(self) -> bool:
+        return bool(self.text or self.reasoning or self.calls)
+
+    @property
+    def cut(self) -> Answer:
+        """What it is if no more of it comes."""
+        return msgspec.structs.replace(self, is_whole=True, finish=STOPPED)
 
 
 class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,6 +67,10 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
     said: str
     answer: Answer | None = None
     is_result: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        return self.answer is None or self.answer.is_whole
 
     @property
     def is_answered(self) -> bool:
@@ -116,20 +128,24 @@ def _message(answer: Answer) -> dict[str, Any]:
 
 
 class Choices(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the side panel says; None leaves a choice to the model."""
+    """The model, and what the side panel says; None leaves a choice to the model. Numbers are as they were typed."""
 
+    model: str = ""
     system: str = ""
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
-    seed: int | None = None
+    temperature: int | float | None = None
+    top_p: int | float | None = None
+    max_tokens: int | float | None = None
+    seed: int | float | None = None
     stop: str = ""
     tools: str = ""
 
-    def body(self, model: str, conversation: Conversation) -> dict[str, Any]:
+    @property
+    def system_messages(self) -> list[dict[str, Any]]:
+        return [{"role": "system", "content": self.system}] if self.system.strip() else []
+
+    def body(self, conversation: Conversation) -> dict[str, Any]:
         """The request for the next answer; raises ValueError if the tools are no JSON list."""
-        system = [{"role": "system", "content": self.system}] if self.system.strip() else []
-        body: dict[str, Any] = {"model": model, "messages": [*system, *conversation.messages]}
+        body: dict[str, Any] = {"model": self.model, "messages": [*self.system_messages, *conversation.messages]}
         for name in ("temperature", "top_p", "max_tokens", "seed"):
             if (value := getattr(self, name)) is not None:
                 body[name] = value
@@ -186,11 +202,11 @@ class Growing:
     def end(self, now: float, *, is_stopped: bool = False) -> None:
         """End, also in the middle."""
         answer = self._answer
-        if answer.is_empty and not is_stopped and not answer.finish:
+        if not (answer.is_begun or answer.error or answer.finish or is_stopped):
             self._set(error="the server closed the connection without an answer")
         self._set(is_whole=True, took=answer.took or now - self._began)
         if is_stopped:
-            self._set(finish="stopped")
+            self._answer = self._answer.cut
 
     def _take(self, delta: dict[str, Any], finish: str | None) -> None:
         thought = delta.get("reasoning_content") or delta.get("reasoning") or ""

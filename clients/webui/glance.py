@@ -12,13 +12,14 @@ _PREFIX = "modelcompose_model_"
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A model as `/health` tells of it."""
+    """A model as `/health` tells of it; one that is not ours is loaded and unloaded elsewhere."""
 
     id: str
     state: str
     detail: str = ""
     progress: float | None = None
     context: int | None = None
+    is_ours: bool = True
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -109,7 +110,7 @@ def _card(model: Model, before: Counts | None, now: Counts) -> str:
     shown = "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for label, value in facts)
     return (
         f'<section class="card" aria-label="{name}" data-model="{name}"><header><h3>{name}</h3>'
-        f'<span class="pill {escape(model.state)}">{escape(state)}</span>{_switch(model)}</header>'
+        f'<span class="pill {escape(model.state)}" role="status">{escape(state)}</span>{_switch(model)}</header>'
         f'{_progress(model)}<p class="detail">{escape(_detail(model))}</p><dl class="facts">{shown}</dl></section>'
     )
 
@@ -128,6 +129,8 @@ def _progress(model: Model) -> str:
 
 
 def _switch(model: Model) -> str:
+    if not model.is_ours:
+        return ""
     act, label = ("load", "Load") if model.state in {"unloaded", "stopped", "failed"} else ("unload", "Unload")
     name = escape(model.id)
     return (

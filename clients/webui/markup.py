@@ -25,7 +25,7 @@ class _Renderer(RendererHTML):
     """Code with a button that copies it, links in a new tab, tables that scroll on a narrow screen."""
 
     def fence(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
-        return code_block(tokens[idx].content, tokens[idx].info.split(maxsplit=1)[0] if tokens[idx].info else "")
+        return code_block(tokens[idx].content, next(iter(tokens[idx].info.split()), ""))
 
     def code_block(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         return code_block(tokens[idx].content)
@@ -47,7 +47,7 @@ _MARKDOWN = MarkdownIt("commonmark", {"html": False, "breaks": True}, renderer_c
 _MARKDOWN.enable(["table", "strikethrough"]).disable("image")
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)
 def markdown(text: str) -> str:
     """Markdown as HTML."""
     return f'<div class="md">{_MARKDOWN.render(text)}</div>'
@@ -60,8 +60,8 @@ def plain(text: str) -> str:
 
 def code_block(code: str, language: str = "") -> str:
     """Code with a button that copies it."""
-    label = escape(language) if language else "code"
-    button = copy_button(code, f"Copy {label}")
+    label = escape(language or "code")
+    button = copy_button(code, f"Copy {language or 'code'}")
     return (
         f'<div class="code"><div class="code-head"><span>{label}</span>{button}</div>'
         f'<pre tabindex="0" role="region" aria-label="{label}"><code>{coloured(code, language)}</code></pre></div>'

@@ -4,12 +4,14 @@ window.modelCompose = (() => {
     const copy = async (text) => {
         if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
         // Over plain HTTP from another machine the browser has no clipboard to offer.
+        const focused = document.activeElement;
         const area = document.createElement("textarea");
         area.value = text;
         document.body.append(area);
         area.select();
         document.execCommand("copy");
         area.remove();
+        focused?.focus();
     };
 
     const download = (text, name) => {
@@ -41,14 +43,17 @@ window.modelCompose = (() => {
         const leave = () => {
             area.remove();
             article.classList.remove("is-edited");
+            article.querySelector("[data-act=edit]").focus();
         };
         area.addEventListener("keydown", (event) => {
             if (event.key === "Escape") leave();
-            if (event.key !== "Enter" || event.shiftKey) return;
+            if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
             event.preventDefault();
             const text = area.value.trim();
             leave();
-            if (text) trigger("act", { what: "edit", index: Number(article.dataset.index), text });
+            if (!text) return;
+            document.querySelector("#message textarea").focus();
+            trigger("act", { what: "edit", index: Number(article.dataset.index), text });
         });
         article.classList.add("is-edited");
         bubble.before(area);
@@ -90,6 +95,11 @@ window.modelCompose = (() => {
         const chosen = localStorage.getItem("model-compose-theme");
         if (chosen) document.body.classList.toggle("dark", chosen === "dark");
     };
+
+    // What is typed into a list is looked for in it, so it must not follow what was chosen before.
+    document.addEventListener("focusin", (event) => {
+        if (event.target.matches("input[role=combobox]")) event.target.select();
+    });
 
     const isNarrow = () => window.matchMedia("(max-width: 900px)").matches;
 

@@ -41,11 +41,16 @@ class Served(NamedTuple):
 async def web_ui(place: WebUIPlace, served: Served, console: Console) -> None:
     """Run the Web UI until this is cancelled; if it cannot be had or ends by itself, say why and return."""
     try:
-        with listen(place.host, place.port, option="--webui-port") as sockets:
-            url, port = url_of(place.host, sockets), sockets[0].getsockname()[1]
-        await _run(place.host, port, served, url, console)
+        (host, port), url = find_place(place)
+        await _run(host, port, served, url, console)
     except (ConfigError, OSError) as error:
         console.say(f"There is no Web UI: {error}", "yellow")
+
+
+def find_place(place: WebUIPlace) -> tuple[WebUIPlace, str]:
+    """The place with a port that is free at this moment, and its URL; raises ConfigError if it cannot be had."""
+    with listen(place.host, place.port, option="--webui-port") as sockets:
+        return place._replace(port=sockets[0].getsockname()[1]), url_of(place.host, sockets)
 
 
 async def _run(host: str, port: int, served: Served, url: str, console: Console) -> None:

@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from html import escape
 from typing import Any
 
@@ -18,8 +18,8 @@ from .api import Began, Ended, Refused, Server, Told
 from .diagram import STATES
 from .forms import readable
 from .markup import copy_button, json_block, markdown, plain
+from .pause import Pause
 
-SECONDS_BETWEEN_VIEWS = 0.07
 _LOOKS_LIKE_MARKDOWN = re.compile(r"^(?:#{1,6} |[-*+] |\d+[.)] |> |```|\|.*\|\s*$)|\*\*\S|`\S[^`]*`|\]\(", re.MULTILINE)
 
 
@@ -94,11 +94,14 @@ async def progress(
 
     reading, stopping = asyncio.create_task(read()), asyncio.create_task(stop.wait())
     try:
+        pause = Pause()
         while not reading.done() and not stopping.done():
-            yield msgspec.structs.replace(now, took=time.monotonic() - began)
-            await asyncio.wait({reading, stopping}, timeout=SECONDS_BETWEEN_VIEWS, return_when=asyncio.FIRST_COMPLETED)
+            with pause.measured():
+                yield msgspec.structs.replace(now, took=time.monotonic() - began)
+            await asyncio.wait({reading, stopping}, timeout=pause.seconds, return_when=asyncio.FIRST_COMPLETED)
         if stopping.done() and now.task and not reading.done():
-            await server.cancel(now.task, key)
+            with suppress(Refused):  # closing the connection ends the run as well
+                await server.cancel(now.task, key)
     finally:
         stopping.cancel()
         reading.cancel()

@@ -51,9 +51,9 @@ class ServerPage:
         return glance(models, workflows, before, now), now
 
     async def _switch(self, event: gr.EventData, key: str) -> str:
-        """Load or unload a model."""
+        """Load or unload a model; what comes of it is seen on its card."""
         try:
             await self._server.switch(event.model, event.what, key)
         except Refused as error:
             return f'<div class="error" role="alert">{escape(str(error))}</div>'
-        return f'<p role="status">{escape(event.model)} is being {event.what}ed.</p>'
+        return ""

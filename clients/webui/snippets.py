@@ -8,7 +8,7 @@ import shlex
 from typing import Any
 from urllib.parse import urlsplit
 
-from .conversation import Conversation
+from .conversation import Choices, Conversation
 
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 _SDK_FIELDS = {"model", "messages", "temperature", "top_p", "max_tokens", "seed", "stop", "tools"}
@@ -54,7 +54,7 @@ def _literal(value: object) -> str:
     return pprint.pformat(value, width=100, sort_dicts=False).replace("\n", "\n    ")
 
 
-def as_json(model: str, system: str, conversation: Conversation) -> str:
+def as_json(choices: Choices, conversation: Conversation) -> str:
     """The conversation, with the figures of its answers."""
     turns = [
         {
@@ -76,6 +76,6 @@ def as_json(model: str, system: str, conversation: Conversation) -> str:
         }
         for turn in conversation.turns
     ]
-    system_message = [{"role": "system", "content": system}] if system.strip() else []
-    whole = {"model": model, "messages": [*system_message, *conversation.messages], "turns": turns}
+    messages = [*choices.system_messages, *conversation.messages]
+    whole = {"model": choices.model, "messages": messages, "turns": turns}
     return json.dumps(whole, indent=2, ensure_ascii=False)

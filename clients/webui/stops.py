@@ -27,9 +27,13 @@ class Stops:
             if self._running.get(session) == (stop, done):
                 del self._running[session]
 
+    def is_working(self, session: str | None) -> bool:
+        """Whether something is under way."""
+        return session in self._running
+
     def stop(self, session: str | None) -> None:
         """Stop what is under way, if anything is."""
-        if session in self._running:
+        if self.is_working(session):
             self._running[session][0].set()
 
     async def ended(self, session: str | None) -> None:

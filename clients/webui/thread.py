@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from html import escape
 
-from .conversation import Answer, Call, Conversation, Turn
+from .conversation import STOPPED, Answer, Call, Conversation, Turn
 from .markup import button, code_block, copy_button, markdown, plain
 
-_FINISHES = {"length": "cut at the longest allowed", "stopped": "stopped", "content_filter": "filtered"}
+_FINISHES = {"length": "cut at the longest allowed", STOPPED: "stopped", "content_filter": "filtered"}
 
 
 def thread(conversation: Conversation) -> str:
@@ -16,10 +16,12 @@ def thread(conversation: Conversation) -> str:
     if not conversation.turns:
         return '<div class="nothing"><p>Ask something.</p><p>The conversation stays in this browser.</p></div>'
     last = len(conversation.turns) - 1
-    return "".join(_turn(turn, index, index == last) for index, turn in enumerate(conversation.turns))
+    return "".join(
+        (_whole_turn if turn.is_over else _turn)(turn, index, index == last)
+        for index, turn in enumerate(conversation.turns)
+    )
 
 
-@lru_cache(maxsize=512)
 def _turn(turn: Turn, index: int, is_last: bool) -> str:
     number = index + 1
     who = "Result of the tool" if turn.is_result else "You"
@@ -32,6 +34,9 @@ def _turn(turn: Turn, index: int, is_last: bool) -> str:
     return said + ("" if turn.answer is None else _answer(turn.answer, index, is_last))
 
 
+_whole_turn = lru_cache(maxsize=512)(_turn)
+
+
 def _answer(answer: Answer, index: int, is_last: bool) -> str:
     number = index + 1
     name = escape(answer.model)
@@ -41,7 +46,8 @@ def _answer(answer: Answer, index: int, is_last: bool) -> str:
         *(_call(call) for call in answer.calls),
     ]
     if answer.error:
-        parts.append(f'<div class="error" role="alert"><strong>No answer</strong>{plain(answer.error)}</div>')
+        title = "The answer broke off" if answer.is_begun else "No answer"
+        parts.append(f'<div class="error" role="alert"><strong>{title}</strong>{plain(answer.error)}</div>')
     if not answer.is_whole:
         parts.append('<span class="cursor" aria-hidden="true"></span>')
     acts = ""

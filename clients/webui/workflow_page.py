@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 import gradio as gr
+import msgspec
 
 from ...adapters.runs import WorkflowCard
 from .api import Refused, Schema, Server
@@ -26,7 +27,7 @@ class WorkflowPage:
         self._server = server
         self._key = key
         self._stops = Stops()
-        self._schema = gr.State(None)
+        self._schema = gr.State(None)  # as JSON, because Gradio hashes it, and a default may be an object
         with gr.Row(elem_id="workflows", equal_height=False):
             with gr.Column(scale=5, min_width=280, elem_classes="main"):
                 self.workflow = gr.Dropdown([], label="Workflow", elem_id="workflow")
@@ -44,8 +45,9 @@ class WorkflowPage:
     def _build_form(self) -> None:
         gr.render(inputs=[self._schema], show_progress="hidden")(self._show_form)
 
-    def _show_form(self, schema: Schema | None) -> None:
-        if schema is not None:
+    def _show_form(self, found: bytes | None) -> None:
+        if found is not None:
+            schema = msgspec.json.decode(found, type=Schema)
             form = fields(schema.input)
             with gr.Column(elem_classes="form-fields", elem_id=f"form-{schema.workflow.workflow_id}"):
                 components = [_component(schema.workflow.workflow_id, field) for field in form]
@@ -67,17 +69,20 @@ class WorkflowPage:
         choices = [(card.title or readable(card.workflow_id), card.workflow_id) for card in cards]
         return gr.Dropdown(choices, value=None if chosen is None else chosen.workflow_id, visible=bool(cards))
 
-    async def _describe(self, workflow: str | None, key: str) -> tuple[Any, ...]:
+    async def _describe(self, request: gr.Request, workflow: str | None, key: str) -> tuple[Any, ...]:
+        """Show what a workflow is and reads; a run of another one has no place left, and ends."""
+        await self._stops.ended(request.session_hash)
         if not workflow:
             return None, _NONE, "", "", ""
         try:
             schema = await self._server.schema(workflow, key)
         except Refused as error:
             return None, f'<div class="error" role="alert">{escape(str(error))}</div>', "", "", ""
-        return schema, _about(schema.workflow), diagram(schema.jobs), "", ""
+        return msgspec.json.encode(schema), _about(schema.workflow), diagram(schema.jobs), "", ""
 
-    async def _run(self, request: gr.Request, key: str, schema: Schema, *values: Any) -> AsyncGenerator[Any]:
+    async def _run(self, request: gr.Request, key: str, found: bytes, *values: Any) -> AsyncGenerator[Any]:
         """Run the workflow with what is in the form."""
+        schema = msgspec.json.decode(found, type=Schema)
         try:
             input = given(fields(schema.input), values)
         except WrongInput as error:
@@ -116,13 +121,15 @@ def _component(workflow: str, field: Field) -> gr.components.Component:
     common: dict[str, Any] = {
         "label": field.label,
         "info": field.help,
+        "interactive": True,
         "key": f"{workflow}/{field.name}",
         "elem_id": f"input-{field.name}",
     }
     match field.kind:
         case "number":
-            precision, step = (0, 1.0) if field.type == "integer" else (None, 0.1)
-            return gr.Number(None, placeholder=field.hint, precision=precision, step=step, **common)
+            step = 1.0 if field.type == "integer" else 0.1
+            empty: Any = ""  # of None Gradio makes 0
+            return gr.Number(empty, placeholder=field.hint, step=step, **common)
         case "check":
             return gr.Checkbox(bool(field.start), **common)
         case "choice":

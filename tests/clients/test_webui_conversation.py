@@ -11,7 +11,7 @@ import pytest
 
 from modelcompose.clients.webui import snippets
 from modelcompose.clients.webui.conversation import Answer, Call, Choices, Conversation, Growing, Turn
-from modelcompose.clients.webui.kept import Kept
+from modelcompose.clients.webui.kept import Kept, dump, load
 from modelcompose.clients.webui.markup import markdown
 from modelcompose.clients.webui.thread import figures, thread
 
@@ -63,8 +63,25 @@ def test_an_error_in_the_stream_is_the_end() -> None:
     assert (answer.text, answer.error, answer.is_whole) == ("a", "the engine died", True)
 
 
+def test_an_error_says_whether_an_answer_had_begun() -> None:
+    for answer, title in ((Answer(model="m", text="a", error="e"), "broke off"), (Answer(model="m", error="e"), "No")):
+        assert title in thread(Conversation((Turn("q", answer),)))
+
+
 def test_an_answer_that_never_came_is_an_error() -> None:
     assert "closed the connection" in grown().error
+
+
+def test_an_answer_that_was_left_is_stopped_and_can_be_made_again() -> None:
+    growing = Growing("m", 0.0)
+    assert "Regenerate answer 1" not in thread(Conversation((Turn("q", growing.answer),)))
+    for fed in (False, True):
+        if fed:
+            growing.feed(delta(content="so far", usage=2), 1.0)
+        shown = thread(Conversation((Turn("q", growing.answer.cut),)))
+        assert "stopped" in shown
+        assert "Regenerate answer 1" in shown
+        assert ("so far" in shown) is fed
 
 
 def test_what_is_edited_goes_on_from_there() -> None:
@@ -94,16 +111,26 @@ def test_markdown_has_code_in_colours_and_tables() -> None:
     assert 'data-copy="def f(): pass\n"' in shown
 
 
-CHOICES = Choices(system="Be brief.", temperature=0.0, max_tokens=20, stop="a\nb", tools='[{"type": "function"}]')
-BODY = CHOICES.body("m", Conversation().say('It\'s "this"\nand $that'))
+@pytest.mark.parametrize(
+    ("info", "language"),
+    [("", "code"), (" ", "code"), ("\t", "code"), ("python title=x", "python"), ('a"b', "a&quot;b")],
+)
+def test_whatever_stands_behind_a_fence_is_no_trouble(info: str, language: str) -> None:
+    assert f'aria-label="Copy {language}"' in markdown(f"```{info}\ncode\n```")
+
+
+CHOICES = Choices(
+    model="m", system="Be brief.", temperature=0.0, max_tokens=20, stop="a\nb", tools='[{"type": "function"}]'
+)
+BODY = CHOICES.body(Conversation().say('It\'s "this"\nand $that'))
 
 
 def test_only_what_was_chosen_is_asked_for() -> None:
-    assert Choices().body("m", Conversation().say("q")).keys() == {"model", "messages"}
+    assert Choices(model="m").body(Conversation().say("q")).keys() == {"model", "messages"}
     assert BODY["stop"] == ["a", "b"]
     assert BODY["messages"][0] == {"role": "system", "content": "Be brief."}
     with pytest.raises(ValueError, match="JSON list"):
-        Choices(tools="{}").body("m", Conversation())
+        Choices(tools="{}").body(Conversation())
 
 
 @pytest.mark.parametrize("has_key", [True, False])
@@ -140,12 +167,20 @@ def test_the_url_is_the_one_under_which_the_machine_is_reached(host: str, url: s
 
 def test_the_conversation_is_taken_along_with_its_figures() -> None:
     answer = Answer(model="m", text="yes", tokens=3, first=1.0, took=2.0)
-    whole = json.loads(snippets.as_json("m", "Be brief.", Conversation((Turn("q", answer),))))
+    whole = json.loads(snippets.as_json(CHOICES, Conversation((Turn("q", answer),))))
+    assert whole["model"] == "m"
     assert [message["role"] for message in whole["messages"]] == ["system", "user", "assistant"]
     assert whole["turns"][0]["answer"]["tokens_per_second"] == 2.0
 
 
 def test_what_the_browser_keeps_comes_back() -> None:
-    kept = Kept("m", CHOICES, Conversation((Turn("q", Answer(model="m", calls=(Call("1", "f", "{}"),))),)), BODY)
-    assert Kept.load(json.loads(json.dumps(kept.dump()))) == kept
-    assert Kept.load({"conversation": 3}) == Kept.load(None) == Kept()
+    kept = Kept(Conversation((Turn("q", Answer(model="m", calls=(Call("1", "f", "{}"),))),)), BODY)
+    assert load(Kept, json.loads(json.dumps(dump(kept)))) == kept
+    assert load(Choices, json.loads(json.dumps(dump(CHOICES)))) == CHOICES
+    assert load(Kept, {"conversation": 3}) == load(Kept, None) == Kept()
+
+
+def test_numbers_are_sent_as_they_were_typed() -> None:
+    choices = load(Choices, {"max_tokens": 2.5, "seed": 3})
+    body = choices.body(Conversation().say("q"))
+    assert json.dumps([body["max_tokens"], body["seed"]]) == "[2.5, 3]"

@@ -158,11 +158,15 @@ def test_rates_and_memory_come_from_the_metrics() -> None:
 def test_a_model_is_shown_with_its_state(state: str, word: str, act: str) -> None:
     models = [Model("m", state, "because <it> is so", 0.5), Model("w", "ready")]
     shown = glance(models, ["w"], None, Counts(0.0))
-    assert re.search(rf'class="pill {state}">{word}<', shown)
+    assert re.search(rf'class="pill {state}" role="status">{word}<', shown)
     assert f'aria-label="{act} m"' in shown
     assert "because &lt;it&gt; is so" in shown
     assert shown.count('class="card"') == 1
     assert ("50%" in shown) is (state == "loading")
+
+
+def test_what_is_loaded_elsewhere_has_no_button() -> None:
+    assert "data-act" not in glance([Model("m", "ready", is_ours=False)], [], None, Counts(0.0))
 
 
 async def test_new_work_begins_when_the_old_has_ended() -> None:
@@ -178,10 +182,12 @@ async def test_new_work_begins_when_the_old_has_ended() -> None:
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         tasks.create_task(work("a"))
         await asyncio.sleep(0)
+        assert stops.is_working("s")
         tasks.create_task(work("b"))
         await asyncio.sleep(0.05)
         stops.stop("another")
         await stops.ended("s")
+        assert not stops.is_working("s")
     assert told == ["a begins", "a ends", "b begins", "b ends"]
 
 

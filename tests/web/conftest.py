@@ -48,6 +48,7 @@ def pictures(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder, port, webui = tmp_path_factory.mktemp("site"), a_free_port(), a_free_port()
     (folder / "model-compose.yml").write_text(compose_file(port), encoding="utf-8")
+    (folder / "no-model").mkdir()
     with pytest.MonkeyPatch.context() as patched:
         patched.delitem(served.ENVIRONMENT, "MODEL_COMPOSE_NO_WEBUI")
         with serving(folder, port, "--webui-port", str(webui), "--api-key", KEY) as server:

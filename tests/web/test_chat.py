@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
+import sys
 
 import httpx2
 import pytest
-from browsing import KEY, Site, ask, assert_grew, choose, send, watch_length
+from browsing import KEY, Site, ask, assert_grew, choose, counters, send, wait_until_idle, watch_length
 from playwright.sync_api import Page, expect
 
 
@@ -32,17 +32,6 @@ def test_an_answer_comes_piece_by_piece(page: Page) -> None:
     assert_grew(page)
 
 
-def counters(site: Site) -> tuple[int, int]:
-    return site.server.count("running"), site.server.count("cancelled")
-
-
-def wait_until_idle(site: Site) -> tuple[int, int]:
-    deadline = time.monotonic() + 10
-    while counters(site)[0] and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return counters(site)
-
-
 def test_stop_in_mid_stream_stops_the_engine(page: Page, site: Site) -> None:
     _, before = counters(site)
     choose(page, "Model or workflow", "endless")
@@ -57,6 +46,21 @@ def test_stop_in_mid_stream_stops_the_engine(page: Page, site: Site) -> None:
     expect(page.get_by_role("button", name="Send")).to_be_visible()
     ask_again = page.get_by_role("button", name="Regenerate")
     expect(ask_again).to_be_visible()
+
+
+def test_a_message_waits_while_an_answer_grows(page: Page) -> None:
+    choose(page, "Model or workflow", "endless")
+    send(page, "Write a story.")
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Regenerate").click()
+    expect(page.locator("article.grows .md")).to_be_visible()
+    expect(page.get_by_role("button", name="Edit message 1")).to_be_hidden()
+    send(page, "Another one.")
+    page.wait_for_timeout(500)
+    expect(page.locator(".bubble")).to_have_text("Write a story.")
+    expect(page.get_by_label("Message", exact=True)).to_have_value("Another one.")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".figures")).to_contain_text("stopped")
 
 
 def test_a_closed_page_stops_the_engine(page: Page, site: Site) -> None:
@@ -95,6 +99,33 @@ def test_the_conversation_survives_a_reload(page: Page) -> None:
     expect(page.locator(".nothing").first).to_contain_text("Ask something")
 
 
+def test_an_answer_that_is_cut_by_a_reload_can_be_made_again(page: Page, site: Site) -> None:
+    choose(page, "Model or workflow", "endless")
+    send(page, "Write a story.")
+    expect(page.locator("article.answer .md:visible").first).to_be_visible()
+    kept = "localStorage.getItem('model-compose-chat').length"
+    length = page.evaluate(kept)
+    page.wait_for_function(f"{kept} > {length + 50}")
+    page.reload()
+    expect(page.locator(".figures")).to_contain_text("stopped")
+    assert len(page.locator("article.answer .md").inner_text()) > 20
+    assert wait_until_idle(site)[0] == 0
+    page.get_by_role("button", name="Regenerate answer 1").click()
+    expect(page.locator("article.grows .md")).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".figures")).to_contain_text("stopped")
+
+
+def test_an_empty_message_changes_nothing(page: Page) -> None:
+    choose(page, "Model or workflow", "echo")
+    ask(page, "hello")
+    send(page, " ")
+    page.wait_for_timeout(500)
+    expect(page.locator("article.answer .md")).to_have_text("hello")
+    page.reload()
+    expect(page.locator("article.answer .md")).to_have_text("hello")
+
+
 def test_edit_regenerate_and_copy(page: Page) -> None:
     choose(page, "Model or workflow", "bundled")
     page.get_by_label("Temperature").fill("0")
@@ -125,6 +156,10 @@ def test_what_is_taken_along_repeats_the_request(page: Page) -> None:
     ended = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
     chunks = [json.loads(line[6:]) for line in ended.stdout.splitlines() if line.startswith("data: {")]
     assert "".join(choice["delta"].get("content") or "" for each in chunks for choice in each["choices"]) == said
+    page.get_by_role("button", name="Copy python").click()
+    program = [sys.executable, "-c", page.evaluate("navigator.clipboard.readText()")]
+    ended = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout == said
     with page.expect_download() as download:
         page.get_by_role("button", name="Download as JSON").click()
     found = json.loads(download.value.path().read_text(encoding="utf-8"))
@@ -137,10 +172,53 @@ def test_an_error_is_told_in_words(page: Page) -> None:
     page.get_by_label("Most tokens").fill("100000")
     send(page, "Hello!")
     expect(page.get_by_role("alert")).to_contain_text("context length")
+    page.get_by_label("Most tokens").fill("2.5")
+    send(page, "Hello!")
+    expect(page.get_by_role("alert").last).to_contain_text("max_tokens")
     page.get_by_label("Most tokens").fill("")
+    choose(page, "Model or workflow", "no-model")
+    send(page, "Hello!")
+    expect(page.get_by_role("alert").last).to_contain_text("it has no config.json")
     page.get_by_label("Tools").fill("{")
     send(page, "Hello!")
     expect(page.get_by_role("alert").last).to_contain_text("the tools are no JSON")
+
+
+EVIL = """<script>window.ran = 1</script><img src=x onerror="window.ran = 1"> ${window.ran = 1} {{value}}
+
+| <svg onload="window.ran = 1"> | ![x](https://elsewhere.example/x.png) |
+|---|---|
+| [link](javascript:window.ran=1) | </div></article> |
+
+```"><script>window.ran=1</script>
+</code></pre><script>window.ran = 1</script>
+```"""
+
+
+@pytest.mark.parametrize("asked", [EVIL, "``` \ncode\n```"], ids=["HTML", "a fence and a space"])
+def test_what_a_model_writes_is_shown_and_not_run(page: Page, asked: str) -> None:
+    choose(page, "Model or workflow", "echo")
+    answer = ask(page, asked)
+    expect(answer.get_by_role("alert")).to_have_count(0)
+    expect(answer.locator("pre")).to_contain_text("code")
+    assert answer.locator("script, img, .md svg:not(.small svg), a[href^=javascript]").count() == 0
+    if asked == EVIL:
+        expect(answer.locator(".md")).to_contain_text(
+            '<img src=x onerror="window.ran = 1"> ${window.ran = 1} {{value}}'
+        )
+    assert page.evaluate("window.ran") is None
+
+
+def test_what_a_model_thinks_is_folded_away(page: Page) -> None:
+    choose(page, "Model or workflow", "explain")
+    send(page, "gravity")
+    thinking = page.locator("details.thinking")
+    expect(thinking.locator("summary")).to_be_visible()
+    expect(thinking.locator(".md")).to_be_hidden()
+    thinking.locator("summary").click()
+    expect(page.locator(".foot")).to_be_visible()
+    expect(thinking.locator(".md")).to_be_visible()
+    expect(thinking.locator("summary")).to_have_text(re.compile("^Thought"))
 
 
 TOOLS = [
@@ -188,6 +266,7 @@ def test_a_conversation_by_keyboard_alone(page: Page) -> None:
     expect(page.locator(".edit-area")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.locator(".edit-area")).to_have_count(0)
+    expect(page.get_by_role("button", name="Edit message 1")).to_be_focused()
 
 
 @pytest.mark.window(is_stranger=True)

@@ -30,6 +30,27 @@ def test_a_model_is_unloaded_and_loaded(page: Page, site: Site) -> None:
     expect(card.locator(".pill")).to_have_text("Ready")
 
 
+def test_a_model_that_cannot_be_loaded_says_why(page: Page) -> None:
+    open_tab(page, "Server")
+    card = page.locator(".card").filter(has_text="no-model")
+    expect(card.locator(".detail")).to_contain_text("it has no config.json; it is empty")
+    card.get_by_role("button", name="Load no-model").click()
+    expect(card.get_by_role("status")).to_have_text("Loading")
+    expect(card.get_by_role("status")).to_have_text("Failed")
+    expect(card.locator(".detail")).to_contain_text("it has no config.json; it is empty")
+
+
+def test_the_focus_stays_where_it_is_while_figures_change(page: Page) -> None:
+    page.get_by_role("tab", name="Server").focus()
+    page.keyboard.press("Enter")
+    button = page.get_by_role("button", name="Unload bundled")
+    expect(button).to_be_visible()
+    while not button.evaluate("element => element === document.activeElement"):
+        page.keyboard.press("Tab")
+    page.wait_for_timeout(2500)
+    expect(button).to_be_focused()
+
+
 def test_tokens_a_second_and_the_queue_are_shown(page: Page) -> None:
     choose(page, "Model or workflow", "endless")
     page.get_by_label("Message", exact=True).fill("Write a story.")
