@@ -33,8 +33,8 @@ def run(options: UpOptions) -> int:
 
     Raises ConfigError.
     """
-    console = open_console()
-    if (there := server_with(plan_of(options).port, options.compose)) is not None:
+    console, plan = open_console(), plan_of(options)
+    if (there := server_with(plan.port, options.compose)) is not None:
         console.say(f"{there.url} is served already (process {there.pid}); 'model-compose down' stops it.")
         return 0
     log = log_of(paths_of(options.compose))
@@ -50,6 +50,10 @@ def run(options: UpOptions) -> int:
         console.say(log.read_text(encoding="utf-8", errors="replace").strip())
         return process.returncode or NOT_STARTED
     console.say(f"Ready: {ready.url}/v1 (process {ready.pid})", "bold green")
+    if ready.webui is not None:
+        console.say(f"Web UI: {ready.webui} (in a few seconds)", "bold green")
+    elif plan.webui is not None:
+        console.say("There is no Web UI; 'model-compose logs' says why.", "yellow")
     console.say("'model-compose logs' shows what it says, 'model-compose down' stops it.")
     return 0
 

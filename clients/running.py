@@ -31,7 +31,7 @@ class RunningServer(msgspec.Struct, frozen=True, kw_only=True):
 
     `started` (Unix seconds) tells the process from a later one of the same number. `folder` is that of the compose
     file, `working_dir` where the command was given. Without `base_path` it has no workflows, without `log` it speaks to
-    a terminal. `workflows` are the names they have as models.
+    a terminal. `workflows` are the names they have as models; `webui` is where its Web UI is or will be in a moment.
     """
 
     pid: int
@@ -43,6 +43,7 @@ class RunningServer(msgspec.Struct, frozen=True, kw_only=True):
     base_path: str | None = None
     workflows: tuple[str, ...] = ()
     log: str | None = None
+    webui: str | None = None
 
     @property
     def is_alive(self) -> bool:

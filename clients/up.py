@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -11,6 +10,7 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from .listen import is_loopback, listen, url_of
 from .offer import Offer, open_offer
 from .plan import Plan, UpOptions, plan_of
 from .running import RunningServer, noted, project_of, server_with
-from .webui.process import Served, web_ui
+from .webui.process import Served, find_place, web_ui
 
 if TYPE_CHECKING:
     import socket
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from ..adapters.base import Adapter, ModelCard
 
 SECONDS_FOR_STREAMS = 2.0
-SECONDS_FOR_LAST_WORDS = 4
-SECONDS_KEPT_ALIVE = 75
 SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_BEFORE_WEB_UI = 5.0
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 0}
@@ -54,7 +52,8 @@ def run(options: UpOptions) -> int:
     if (there := server_with(plan.port, options.compose)) is not None:
         raise ConfigError(f"{there.url} is served already (process {there.pid}); 'model-compose down' stops it")
     with listen(plan.host, plan.port) as sockets:
-        note = nullcontext() if options.stop_with_stdin else noted(_note(options, plan, sockets))
+        plan, webui = _find_web_ui(plan)
+        note = nullcontext() if options.stop_with_stdin else noted(_note(options, plan, sockets, webui))
         try:
             with note:
                 return asyncio.run(_serve(options, plan, sockets, console, began))
@@ -62,7 +61,18 @@ def run(options: UpOptions) -> int:
             return EXIT_CODES[signal.SIGINT]
 
 
-def _note(options: UpOptions, plan: Plan, sockets: Sequence[socket.socket]) -> RunningServer:
+def _find_web_ui(plan: Plan) -> tuple[Plan, str | None]:
+    """The plan with the port that the Web UI will have, and its URL; None if there is to be none, or cannot be."""
+    if plan.webui is None:
+        return plan, None
+    try:
+        place, url = find_place(plan.webui)
+    except (ConfigError, OSError):
+        return plan, None  # why is said when it would start
+    return replace(plan, webui=place), url
+
+
+def _note(options: UpOptions, plan: Plan, sockets: Sequence[socket.socket], webui: str | None) -> RunningServer:
     folder, files = project_of(() if plan.compose is None else plan.compose.paths)
     return RunningServer(
         pid=os.getpid(),
@@ -74,6 +84,7 @@ def _note(options: UpOptions, plan: Plan, sockets: Sequence[socket.socket]) -> R
         base_path=None if plan.compose is None else plan.base_path,
         workflows=plan.workflows,
         log=None if options.log is None else str(options.log),
+        webui=webui,
     )
 
 
@@ -139,7 +150,7 @@ def _http_server(offer: Offer, plan: Plan) -> uvicorn.Server:
     import uvicorn
 
     from ..server.app import create_app
-    from ..server.protocol import Http
+    from ..server.serving import collect_less, config_of
     from ..server.settings import Settings
 
     class Server(uvicorn.Server):
@@ -148,20 +159,8 @@ def _http_server(offer: Offer, plan: Plan) -> uvicorn.Server:
             yield  # they are taken care of here
 
     app = create_app(offer.models, Settings(api_keys=plan.api_keys, base_path=plan.base_path), offer.runs)
-    gc.collect()
-    gc.freeze()  # what is there by now stays, and every full collection would look at all of it
-    config = uvicorn.Config(
-        app,
-        http=Http,
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=SECONDS_KEPT_ALIVE,
-        timeout_graceful_shutdown=SECONDS_FOR_LAST_WORDS,
-    )
-    return Server(config)
+    collect_less()
+    return Server(config_of(app))
 
 
 async def _web_ui(plan: Plan, sockets: Sequence[socket.socket], console: Console, loading: asyncio.Task[None]) -> None:

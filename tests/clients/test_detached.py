@@ -91,6 +91,19 @@ def test_logs_are_followed_until_the_server_ends(tmp_path: Path) -> None:
     assert call("down", cwd=tmp_path).returncode == 0
 
 
+def test_where_its_web_ui_is_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(ENVIRONMENT, "MODEL_COMPOSE_NO_WEBUI")
+    (tmp_path / "model-compose.yml").write_text(FILE.format(port=a_free_port()), encoding="utf-8")
+    port = a_free_port()
+    started = run_command("up", "-d", "--webui-port", str(port), cwd=tmp_path)
+    assert f"\nWeb UI: http://127.0.0.1:{port} (in a few seconds)\n" in started.stderr
+    call("down", cwd=tmp_path)
+    with socket.create_server(("127.0.0.1", port)):
+        started = run_command("up", "-d", "--webui-port", str(port), cwd=tmp_path)
+        assert "There is no Web UI; 'model-compose logs' says why." in started.stderr
+    call("down", cwd=tmp_path)
+
+
 def test_what_keeps_it_from_starting_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
