@@ -25,7 +25,8 @@ from ..adapters.base import (
 from ..adapters.errors import UnsupportedParameter
 from .given import respelled
 from .inputs import Input
-from .schema import Workflow, render_deep
+from .references import render_deep
+from .schema import Workflow
 
 _NOT_PARAMETERS = ("model", "messages", "prompt", "input", "metadata")
 _LAST_TURN = ("prompt", "user_prompt")

@@ -10,9 +10,9 @@ from pydantic import BaseModel
 
 from ..adapters.errors import ConfigError
 from .forms import Reading
-from .graph import action_of, component_of, cycle_in, default_workflow, dependencies_of, model_name, references_in
+from .graph import action_of, component_of, cycle_in, default_workflow, dependencies_of, model_name
 from .outputs import is_each_item
-from .references import Reference
+from .references import Reference, references_in
 from .schema import (
     BaseModelComponent,
     Component,

@@ -10,7 +10,18 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from .references import CastError, Default, Each, Reference, ReferenceSyntaxError, Template, as_text, parse, resolve
+from .references import (
+    CastError,
+    Default,
+    Each,
+    Reference,
+    ReferenceSyntaxError,
+    Template,
+    as_text,
+    parse,
+    references_in,
+    resolve,
+)
 from .schema import Verbatim
 from .tree import Node, Problem, suggestion
 
@@ -80,7 +91,20 @@ class _Environment:
         if default is not None and default.template is not None:
             value = self.value(default.template)
             default = Default(template=value) if isinstance(value, Template) else Default(literal=_bare(value))
+        elif default is not None:
+            default = Default(literal=self._literal(default.literal))
         return replace(reference, steps=steps, default=default)
+
+    def _literal(self, value: Any) -> Any:
+        match value:
+            case Template():
+                return _bare(self.value(value))
+            case list():
+                return [self._literal(item) for item in value]
+            case dict():
+                return {key: self._literal(item) for key, item in value.items()}
+            case _:
+                return value
 
     def _step(self, step: str | int | Reference | Each) -> str | int | Reference | Each:
         if not isinstance(step, Reference):
@@ -105,6 +129,11 @@ class _Environment:
             if isinstance(value, Template):
                 return self._fault(f"the default of '{name}' may refer to nothing but env")
             reference = replace(reference, default=Default(literal=_bare(value)))
+        elif default is not None and name not in self.env:
+            literal = self._literal(default.literal)
+            if any(references_in(literal)):
+                return self._fault(f"the default of '{name}' may refer to nothing but env")
+            reference = replace(reference, default=Default(literal=literal))
         try:
             return resolve(reference, {"env": self.env})
         except CastError as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from ..adapters.errors import ConfigError, ModelNotFound
-from .references import Reference, Template
+from .references import references_in
 from .schema import Action, Component, ComposeFile, Job, Workflow
 
 
@@ -59,19 +59,6 @@ def cycle_in(dependencies: Mapping[str, frozenset[str]]) -> tuple[str, ...] | No
                 path.append(following)
                 stack.append(iter(sorted(dependencies[following])))
     return None
-
-
-def references_in(value: Any) -> Iterator[Reference]:
-    """Every reference of a parsed tree, those inside indexes and defaults too."""
-    match value:
-        case Template():
-            yield from value.references()
-        case list() | tuple():
-            for item in value:
-                yield from references_in(item)
-        case dict():
-            for item in value.values():
-                yield from references_in(item)
 
 
 def jobs_in(value: Any) -> frozenset[str]:

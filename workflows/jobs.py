@@ -16,8 +16,8 @@ from .components.streams import ItemStream, ModelStream, Stream, gathered, put_f
 from .given import laid_over
 from .graph import Plan, action_of, component_of, jobs_in
 from .outputs import hand_on, render_output
-from .references import Cast, Template, cast
-from .schema import Action, Component, ComposeFile, Job, Workflow, render_deep
+from .references import Cast, Template, cast, render_deep
+from .schema import Action, Component, ComposeFile, Job, Workflow
 
 MOST_REPETITIONS = 1000
 

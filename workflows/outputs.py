@@ -12,9 +12,7 @@ from contextlib import aclosing
 from typing import Any
 
 from .components.streams import End, ItemStream, ModelStream, Stream, put_for, stream_in, streams_in
-from .graph import references_in
-from .references import Cast, Each, Reference, StreamItem, Template, resolve
-from .schema import render_deep
+from .references import Cast, Each, Reference, StreamItem, Template, references_in, render_deep, resolve
 
 Scope = Mapping[str, Any]
 
@@ -29,14 +27,28 @@ async def render_output(tree: Any, scope: Scope) -> Any:
         return scope["output"]
     stream = stream_in(scope["output"])
     if stream is None:
-        return _of_whole(tree, scope)
+        return _declared(tree, _of_whole(tree, scope))
     if stream is scope["output"] and _comes_in_items(stream) and _is_each(tree):
         end = stream.end if isinstance(stream, ItemStream) else End()
         return ItemStream(_mapped(stream, tree, scope), "text" if _casts_to_text(tree) else None, end)
     if (handed_on := hand_on(tree, scope)) is not None:
         return handed_on
     value = await stream.value()
-    return _of_whole(tree, {root: put_for(stream, value, known) for root, known in scope.items()})
+    return _declared(tree, _of_whole(tree, {root: put_for(stream, value, known) for root, known in scope.items()}))
+
+
+def _declared(tree: Any, value: Any) -> Any:
+    """A value that is there already, as the stream that the tree says it is to be sent as."""
+    form = tree.only.cast.type if isinstance(tree, Template) and tree.only and tree.only.cast else ""
+    if value is None or not form.startswith("stream/"):
+        return value
+    items = value if isinstance(value, list) else [value]
+    return ItemStream(_each_of(items), "text" if form == "stream/text" else "json")
+
+
+async def _each_of(items: list[Any]) -> AsyncGenerator[Any]:
+    for item in items:
+        yield item
 
 
 def _of_whole(tree: Any, scope: Scope) -> Any:

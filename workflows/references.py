@@ -62,14 +62,14 @@ class Cast(msgspec.Struct, frozen=True):
 
 
 class Default(msgspec.Struct, frozen=True):
-    """What stands for a missing value: a JSON literal, or a text that may hold references."""
+    """What stands for a missing value: a JSON value whose texts may be templates, or a template."""
 
     literal: Any = None
     template: Template | None = None
 
     def __str__(self) -> str:
         if self.template is None:
-            return json.dumps(self.literal, ensure_ascii=False)
+            return json.dumps(_written(self.literal), ensure_ascii=False)
         return _quote(str(self.template))
 
 
@@ -141,18 +141,47 @@ def render(template: Template, scope: Mapping[str, Any]) -> Any:
     return "".join(part if isinstance(part, str) else as_text(resolve(part, scope)) for part in template.parts)
 
 
+def render_deep(value: Any, scope: Mapping[str, Any]) -> Any:
+    """`value`, a parsed tree, with every template in it rendered."""
+    match value:
+        case Template():
+            return render(value, scope)
+        case list():
+            return [render_deep(item, scope) for item in value]
+        case dict():
+            return {key: render_deep(item, scope) for key, item in value.items()}
+        case _:
+            return value
+
+
 def resolve(reference: Reference, scope: Mapping[str, Any]) -> Any:
     """The value of one reference: looked up, else its default, then cast."""
     value = _walk(scope.get(reference.root), reference.steps, scope)
     if value is None and (default := reference.default) is not None:
-        value = default.literal if default.template is None else render(default.template, scope)
+        value = render_deep(default.literal if default.template is None else default.template, scope)
     if reference.cast is None or value is None:
         return value
     return cast(value, reference.cast, reference.path)
 
 
+def references_in(value: Any) -> Iterator[Reference]:
+    """Every reference of a parsed tree, those inside indexes and defaults too."""
+    match value:
+        case Template():
+            yield from value.references()
+        case list() | tuple():
+            for item in value:
+                yield from references_in(item)
+        case dict():
+            for item in value.values():
+                yield from references_in(item)
+
+
 def as_text(value: Any) -> str:
-    """How a value is written inside longer text: null as nothing, lists and objects as JSON."""
+    """How a value is written inside longer text: null as nothing, lists and objects as JSON.
+
+    Raises `CastError` for one that is nested too deeply to be written.
+    """
     match value:
         case None:
             return ""
@@ -161,14 +190,19 @@ def as_text(value: Any) -> str:
         case StreamItem():
             return as_text(value.value)
         case _:
-            return json.dumps(value, ensure_ascii=False, default=str)
+            try:
+                return json.dumps(value, ensure_ascii=False, default=str)
+            except RecursionError:
+                raise CastError("a value is nested too deeply to be written as text") from None
 
 
 def cast(value: Any, to: Cast, path: str) -> Any:
     """`value` as the type `to`; raises `CastError` naming `path`."""
     try:
         return _CASTS.get(to.type, _same)(value)
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+    except RecursionError as error:
+        raise CastError(f"'{path}' is nested too deeply", param=path) from error
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         shown = as_text(value)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         raise CastError(f"'{path}' must be {_article(to.type)}, not {shown!r}", param=path) from error
@@ -198,8 +232,21 @@ def _inner_references(reference: Reference) -> Iterator[Reference]:
     for step in reference.steps:
         if isinstance(step, Reference):
             yield from _inner_references(step)
-    if reference.default is not None and reference.default.template is not None:
-        yield from reference.default.template.references()
+    if reference.default is not None:
+        yield from references_in((reference.default.template, reference.default.literal))
+
+
+def _written(value: Any) -> Any:
+    """A JSON value with its texts as a file has them."""
+    match value:
+        case str() | Template():
+            return str(value if isinstance(value, Template) else Template((value,)))
+        case list():
+            return [_written(item) for item in value]
+        case dict():
+            return {key: _written(item) for key, item in value.items()}
+        case _:
+            return value
 
 
 def _step_text(step: str | int | Reference | Each) -> str:
@@ -382,14 +429,16 @@ class _Parser:
         self._space()
         before = self.at
         if self.text[self.at : self.at + 1] in ('"', "'"):
-            quoted = self._quoted()
-            if quoted is not None and self._is_at_end:
-                return Default(template=_Parser(quoted, self.depth).template())
+            for skips in (False, True):
+                self.at = before
+                quoted = self._quoted(skips_references=skips)
+                if quoted is not None and self._is_at_end:
+                    return Default(template=_Parser(quoted, self.depth).template())
         else:
             try:
                 literal, self.at = _JSON.raw_decode(self.text, self.at)
                 if self._is_at_end:
-                    return Default(literal=literal)
+                    return Default(literal=self._parsed(literal))
             except (ValueError, RecursionError):
                 pass
         self.at = before
@@ -398,18 +447,36 @@ class _Parser:
             self._fail("this reference has no closing '}'", start)
         return Default(template=template)
 
+    def _parsed(self, value: Any) -> Any:
+        """A JSON value with the texts that hold references as templates."""
+        match value:
+            case str() if "${" in value:
+                template = _Parser(value, self.depth).template()
+                return str(*template.parts) if len(template.parts) == 1 and template.only is None else template
+            case list():
+                return [self._parsed(item) for item in value]
+            case dict():
+                return {key: self._parsed(item) for key, item in value.items()}
+            case _:
+                return value
+
     @property
     def _is_at_end(self) -> bool:
         """Whether nothing more of the default follows."""
         self._space()
         return self._ended or self.text.startswith(("}", "@("), self.at)
 
-    def _quoted(self) -> str | None:
-        """The text between two quotes, or None if the second one is missing."""
+    def _quoted(self, *, skips_references: bool = False) -> str | None:
+        """The text between two quotes, or None if the second one is missing; a reference may have its own quotes."""
         quote = self.text[self.at]
         characters: list[str] = []
         self.at += 1
         while not self._ended:
+            if skips_references and self.text.startswith("${", self.at):
+                begin = self.at
+                self._reference()
+                characters.append(self.text[begin : self.at])
+                continue
             if self.text[self.at] == "\\" and self.text[self.at + 1 : self.at + 2] in ("\\", quote):
                 self.at += 1
             elif self.text[self.at] == quote:

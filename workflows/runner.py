@@ -29,6 +29,7 @@ from .given import accepted, laid_over
 from .graph import plan, workflow_of
 from .inputs import inputs_of
 from .jobs import Task
+from .references import render_deep
 from .run import Run, is_nested
 from .schema import (
     Action,
@@ -40,7 +41,6 @@ from .schema import (
     TextModelComponent,
     Workflow,
     WorkflowComponent,
-    render_deep,
 )
 from .schema import Component as ComponentForm
 

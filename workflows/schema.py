@@ -8,13 +8,12 @@ that of the file. `Setting[T]` is a T, or a template that must render to one. `$
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
 from ..adapters.quantities import NEVER, bytes_in, seconds_in
-from .references import ReferenceSyntaxError, Template, parse, render
+from .references import ReferenceSyntaxError, Template, parse
 
 T = TypeVar("T")
 
@@ -40,19 +39,6 @@ def parse_deep(value: Any) -> Any:
             return [parse_deep(item) for item in value]
         case dict():
             return {key: parse_deep(item) for key, item in value.items()}
-        case _:
-            return value
-
-
-def render_deep(value: Any, scope: Mapping[str, Any]) -> Any:
-    """`value`, a parsed tree, with every template in it rendered."""
-    match value:
-        case Template():
-            return render(value, scope)
-        case list():
-            return [render_deep(item, scope) for item in value]
-        case dict():
-            return {key: render_deep(item, scope) for key, item in value.items()}
         case _:
             return value
 

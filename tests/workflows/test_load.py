@@ -13,6 +13,7 @@ from loading import CHAT, loaded, mistakes
 
 from modelcompose.workflows.dotenv import parse_dotenv
 from modelcompose.workflows.load import load
+from modelcompose.workflows.references import render_deep
 from modelcompose.workflows.schema import (
     ChatModelComponent,
     ComposeFile,
@@ -20,7 +21,6 @@ from modelcompose.workflows.schema import (
     HttpClientComponent,
     HubModel,
     ShellComponent,
-    render_deep,
 )
 from modelcompose.workflows.tree import ConfigErrors
 

@@ -107,6 +107,11 @@ SCOPE: dict[str, Any] = {
         ("${input.none | \\${x}}", "${x}"),
         ("${input.none | 5 apples}", "5 apples"),
         ('${input.none | "a" or "b"}', '"a" or "b"'),
+        ('${input.none | "x ${input.none | "y"} z"}', "x y z"),
+        ("${input.none | 'x ${input.none | 'y'}'}", "x y"),
+        ('${input.none | "x ${input.none | \\"y\\"} z"}', "x y z"),
+        ('${input.none | ["${input.text}", {"a": "<${input.zero}>"}, 1]}', ["hello", {"a": "<0>"}, 1]),
+        ('${input.none | {"a": "${input.none | []}", "b": "\\\\${x}"}}', {"a": [], "b": "${x}"}),
         # Casts
         ("${input.number as number}", 0.5),
         ("${input.none as number | 0.7}", 0.7),
@@ -250,8 +255,11 @@ def references(templates: st.SearchStrategy[Template]) -> st.SearchStrategy[Refe
         max_size=4,
     )
     casts = st.builds(Cast, st.sampled_from(TYPES), st.none() | st.from_regex(r"[a-z]{1,5}", fullmatch=True))
-    defaults = st.builds(Default, literal=JSON.filter(lambda value: not isinstance(value, str))) | st.builds(
-        Default, template=templates
+    with_references = templates.filter(lambda template: any(template.references()))
+    defaults = (
+        st.builds(Default, literal=JSON.filter(lambda value: not isinstance(value, str)))
+        | st.builds(Default, literal=st.lists(JSON | with_references, max_size=3))
+        | st.builds(Default, template=templates)
     )
     descriptions = st.text(st.characters(exclude_characters="()"), max_size=9)
     return st.builds(
@@ -320,6 +328,15 @@ def test_text_around_references_is_kept_and_values_are_not_rendered_again(
     scope = {"input": {f"v{number}": value for number, (_, value) in enumerate(pieces)}}
     template = parse(str(joined([*parts, end, "."])))
     assert render(template, scope) == "".join(text + as_text(value) for text, value in pieces) + end + "."
+
+
+@pytest.mark.parametrize("text", ["${input.x as text}", "${input.x as number}", "<${input.x}>"])
+def test_a_value_too_deep_to_be_written_is_an_error_of_ours(text: str) -> None:
+    value: Any = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(CastError, match=r"nested too deeply|must be a number"):
+        render(parse(text), {"input": {"x": value}})
 
 
 @given(JSON)

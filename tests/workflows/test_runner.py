@@ -220,6 +220,34 @@ async def test_a_declared_stream_is_sent_as_one(component: dict[str, Any], workf
         assert [item async for item in outcome.items()] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("output", "items"),
+    [
+        ("${input.x as text;sse-text}", ["whole"]),
+        ("${input.list as stream/json}", [1, {"a": 2}]),
+    ],
+)
+async def test_a_value_that_is_there_already_is_sent_as_the_stream_it_is_declared(
+    output: str, items: list[Any]
+) -> None:
+    scripts = ScriptedAdapter({"m": says("a", "b")})
+    given = {"prompt": "x", "x": "whole", "list": [1, {"a": 2}]}
+    async with (
+        runner(one(chat(), output=output), scripts) as opened,
+        opened.run(given=given) as run,
+    ):
+        outcome = await run.outcome()
+        assert is_sent_as_stream(outcome)
+        assert [item async for item in outcome.items()] == items
+
+
+async def test_nothing_is_no_stream() -> None:
+    workflow = one(chat(), output="${input.nothing as stream/text}")
+    scripts = ScriptedAdapter({"m": says("a")})
+    async with runner(workflow, scripts) as opened, opened.run(given={"prompt": "x"}) as run:
+        assert await run.outcome() is None
+
+
 @pytest.mark.parametrize("output", ["(${result[]})", "(${item})"])
 async def test_each_piece_of_a_models_answer_can_be_rendered(output: str) -> None:
     component = chat(output=output)

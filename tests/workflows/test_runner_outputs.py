@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from modelcompose.adapters.events import Event, TextDelta
 from modelcompose.workflows.components.streams import ModelStream, gathered, put_for, replay, stream_in
 from modelcompose.workflows.outputs import hand_on, render_output
-from modelcompose.workflows.schema import parse_deep, render_deep
+from modelcompose.workflows.references import render_deep
+from modelcompose.workflows.schema import parse_deep
 
 TEXTS = st.sampled_from(
     [

@@ -14,8 +14,8 @@ import msgspec
 from ...adapters.errors import ConfigError, UpstreamError
 from ...adapters.events import Usage
 from ...adapters.upstream import finish_reason_of, said, usage_of
-from ..references import as_text
-from ..schema import HttpAction, Retry, render_deep
+from ..references import as_text, render_deep
+from ..schema import HttpAction, Retry
 from .call import Call, Meter
 from .items import BrokenStream, ItemDecoder, is_json, parsed
 from .streams import End, Form, ItemStream

@@ -7,9 +7,8 @@ from typing import Any
 
 from ...adapters.base import Message
 from ...adapters.errors import InvalidRequest
-from ..graph import references_in
-from ..references import as_text, resolve
-from ..schema import ChatAction, TextAction, render_deep
+from ..references import as_text, references_in, render_deep, resolve
+from ..schema import ChatAction, TextAction
 from .call import missing
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")

@@ -9,8 +9,8 @@ from typing import Any
 from ...adapters.base import Adapter, GenerationRequest
 from ...adapters.errors import InvalidRequest, UnsupportedParameter
 from ...adapters.events import Event, Usage
-from ..references import Cast, cast
-from ..schema import ChatAction, TextAction, render_deep
+from ..references import Cast, cast, render_deep
+from ..schema import ChatAction, TextAction
 from .call import Call, Meter
 from .messages import messages_of, prompts_of
 from .params import honour, rendered, sampling_of

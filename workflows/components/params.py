@@ -9,8 +9,8 @@ import msgspec
 
 from ...adapters.base import GenerationRequest, Sampling
 from ...adapters.errors import InvalidRequest
-from ..references import Cast, Template, cast
-from ..schema import Params, render_deep
+from ..references import Cast, Template, cast, render_deep
+from ..schema import Params
 
 _TYPES = {
     **dict.fromkeys(

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ...adapters.errors import ComposeError, ConfigError, InvalidRequest
-from ..graph import references_in
-from ..references import Template, as_text, resolve
-from ..schema import ShellAction, ShellComponent, render_deep
+from ..references import Template, as_text, references_in, render_deep, resolve
+from ..schema import ShellAction, ShellComponent
 from .call import Call, missing
 from .process import Finished, run_process
 

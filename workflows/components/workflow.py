@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from ..schema import WorkflowAction, render_deep
+from ..references import render_deep
+from ..schema import WorkflowAction
 from .call import Call
 
 RunWorkflow = Callable[[str | None, Any, Call], AbstractAsyncContextManager[Any]]
