@@ -145,14 +145,14 @@ class _Checks:
         is_far = component.driver == "vllm"
         if component.model is None and not (is_far and component.base_url):
             yield Problem(node.place, joined(node.path, "model"), "is missing")
-        for key in _OF_LOCAL_MODELS if is_far else _OF_SERVERS:
+        for key in _OF_OUR_PROCESSES if is_far else _OF_SERVERS:
             if key in component.model_fields_set:
                 yield self._at((*path, key), f"goes with driver: {_DRIVERS[not is_far]} only", at_key=True)
         is_plain = isinstance(component.model, HubModel) and component.model.model_fields_set <= {
             "provider",
             "repository",
         }
-        for key in _OF_OUR_SERVERS if component.base_url else _OF_OTHERS_SERVERS if is_far else ():
+        for key in _OF_OUR_SERVERS if component.base_url and is_far else _OF_OTHERS_SERVERS if is_far else ():
             if key in component.model_fields_set:
                 why = "does not go with 'base_url'" if component.base_url else "goes with 'base_url' only"
                 yield self._at((*path, key), why, at_key=True)
@@ -295,16 +295,12 @@ def _reads_items(value: Any) -> bool:
 _DRIVERS = ("transformers", "vllm")
 _OF_SERVERS = ("base_url", "api_key", "aliases", "timeout", "manage", "replicas")
 _OF_OTHERS_SERVERS = ("api_key",)
-_OF_OUR_SERVERS = ("manage", "replicas")
-_OF_LOCAL_MODELS = (
+_OF_OUR_SERVERS = ("manage", "replicas", "precision", "max_model_len", "max_batch_tokens", "trust_remote_code")
+_OF_OUR_PROCESSES = (
     "device",
-    "precision",
     "quantization",
     "peft_adapters",
-    "trust_remote_code",
-    "max_model_len",
     "kv_cache_memory",
-    "max_batch_tokens",
     "max_waiting_count",
     "compile",
     "preload",

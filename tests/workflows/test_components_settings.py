@@ -9,6 +9,7 @@ import pytest
 from loading import CHAT, loaded, mistakes
 
 from modelcompose.adapters.transformers.settings import ModelSettings
+from modelcompose.adapters.vllm.managed import ManagedSettings, command_of
 from modelcompose.workflows.components.settings import settings_of
 from modelcompose.workflows.schema import ChatModelComponent
 
@@ -38,6 +39,17 @@ def settings(*lines: str) -> ModelSettings:
 )
 def test_a_component_says_how_its_model_is_run(line: str, name: str, value: Any) -> None:
     assert getattr(settings(line), name) == value
+
+
+def test_what_a_managed_vllm_is_told_of_its_component() -> None:
+    lines = "  driver: vllm\n  precision: float32\n  max_model_len: 2048\n  max_batch_tokens: 512\n"
+    [component] = loaded(CHAT + lines + "  manage: {args: {max_num_batched_tokens: 4096}}\n").components
+    assert isinstance(component, ChatModelComponent)
+    found = settings_of(component, Path())
+    assert isinstance(found, ManagedSettings)
+    command = " ".join(command_of("python", found, 1234))
+    assert "--dtype float32 --max-model-len 2048 --max-num-batched-tokens 4096" in command
+    assert "trust-remote-code" not in command
 
 
 def test_what_is_left_out_is_left_open() -> None:

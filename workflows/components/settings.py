@@ -65,7 +65,15 @@ def _managed(component: ChatModelComponent | TextModelComponent, folder: Path) -
     manage = component.manage
     name, source = _name_and_source(component, folder)
     hub = component.model if isinstance(component.model, HubModel) else HubModel(repository=source)
-    args = {"revision": hub.revision, "download-dir": hub.cache_dir, **manage.args}
+    args = {
+        "revision": hub.revision,
+        "download-dir": hub.cache_dir,
+        "dtype": component.precision if "precision" in component.model_fields_set else None,
+        "max-model-len": component.max_model_len,
+        "max-num-batched-tokens": component.max_batch_tokens,
+        "trust-remote-code": component.trust_remote_code,
+        **{name.lstrip("-").replace("_", "-"): value for name, value in manage.args.items()},
+    }
     env = {
         **({"HF_TOKEN": hub.token} if hub.token else {}),
         **({"HF_HUB_OFFLINE": "1"} if hub.local_files_only else {}),
