@@ -151,6 +151,7 @@ def test_what_is_taken_along_repeats_the_request(page: Page) -> None:
     said = ask(page, "What is the capital of France? Don't 'explain'.").locator(".md").inner_text()
     page.get_by_role("button", name="Take along").click()
     page.get_by_role("button", name="Copy sh").click()
+    assert page.evaluate("(panel => panel.scrollWidth - panel.clientWidth)(document.querySelector('#settings'))") == 0
     command = page.evaluate("navigator.clipboard.readText()")
     environment = {"MODEL_COMPOSE_API_KEY": KEY, "PATH": "/usr/bin:/bin"}
     ended = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
