@@ -112,15 +112,22 @@ async def serve(app: Any, port: int, **more: Any) -> None:
 
 
 async def serve_ours(port: int, upstream: int) -> None:
+    """As `model-compose up` does, without the line in the log for each request, as the others have none."""
+    import uvicorn
+
     from modelcompose.adapters.vllm.adapter import UpstreamAdapter
     from modelcompose.adapters.vllm.settings import UpstreamSettings
+    from modelcompose.clients.listen import listen
     from modelcompose.server.app import create_app
-    from modelcompose.server.protocol import Http
+    from modelcompose.server.serving import collect_less, config_of
     from modelcompose.server.settings import Settings
 
     async with UpstreamAdapter(UpstreamSettings(base_urls=(f"http://127.0.0.1:{upstream}/v1",))) as adapter:
         await adapter.ready()
-        await serve(create_app([adapter], Settings()), port, ws="none", http=Http, proxy_headers=False)
+        config = config_of(create_app([adapter], Settings()))
+        collect_less()
+        with listen("127.0.0.1", port) as sockets:
+            await uvicorn.Server(config).serve(sockets)
 
 
 async def serve_bare(port: int, upstream: int) -> None:

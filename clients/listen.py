@@ -24,7 +24,8 @@ def listen(host: str, port: int, option: str = "--port") -> Iterator[list[socket
         sockets: list[socket.socket] = []
         for family, address in _addresses(host, port):
             chosen = sockets[0].getsockname()[1] if sockets else port
-            listener = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            # asyncio sends small pieces at once (TCP_NODELAY) only on sockets that know their protocol.
+            listener = opened.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
             _bind(listener, (address[0], chosen, *address[2:]), host, option)
             listener.listen(BACKLOG)
             listener.setblocking(False)

@@ -102,6 +102,8 @@ class Recorder:
         try:
             await self.app(scope, receive, noting_send)
         finally:
+            # The server's `send` knows the scope: without this each request would be garbage in a circle.
+            del scope["modelcompose.record"]
             now = time.perf_counter()
             self.over(record, now)
             level = logging.INFO if record.endpoint else logging.DEBUG

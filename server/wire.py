@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from starlette.types import Receive, Send
@@ -79,69 +79,83 @@ async def while_connected(
     `every` so many seconds it is seen to that the client hears something, unless it is None. Whether it is there is
     looked at from the beginning, or `later`.
     """
-    doing = asyncio.current_task()
-    assert doing is not None
-    cancels = doing.cancelling()
-    has_left = False
-    watching: asyncio.Task[None] | None = None
-
-    async def watch() -> None:
-        nonlocal has_left
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        # The server also reports a disconnect when the response is complete.
-        if not wire.is_closed:
-            has_left = True
-            doing.cancel()
-
-    def begin() -> None:
-        nonlocal watching
-        watching = asyncio.create_task(watch())
-
+    watch = _Watch(receive, wire)
     if later is None:
-        begin()
+        watch.begin()
     else:
-        later.add(begin)
+        later.add(watch)
     heartbeat = None if every is None else _Heartbeat(wire, every)
     try:
         await work
     except BaseException:
         # Whatever the work says of being ended, nobody is there any more to hear it.
-        if has_left and doing.uncancel() <= cancels:
+        if watch.has_ended_it():
             return False
         raise
     finally:
         if later is not None:
-            later.discard(begin)
-        if watching is not None:
-            watching.cancel()
+            later.discard(watch)
+        watch.end()
         if heartbeat is not None:
             heartbeat.stop()
     return True
 
 
+class _Watch:
+    """Ends what the current task does if the client leaves before the response is complete."""
+
+    def __init__(self, receive: Receive, wire: Wire) -> None:
+        doing = asyncio.current_task()
+        assert doing is not None
+        self._receive = receive
+        self._wire = wire
+        self._doing = doing
+        self._cancels = doing.cancelling()
+        self._has_left = False
+        self._watching: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        self._watching = asyncio.create_task(self._watch())
+
+    def end(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+
+    def has_ended_it(self) -> bool:
+        """Whether this, and nothing else, has ended the task's work; the task is no longer cancelled then."""
+        return self._has_left and self._doing.uncancel() <= self._cancels
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        # The server also reports a disconnect when the response is complete.
+        if not self._wire.is_closed:
+            self._has_left = True
+            self._doing.cancel()
+
+
 class Later:
-    """Calls what was added, after `SECONDS_BEFORE_WATCH`, unless it was discarded by then. One timer serves all: to
-    start and cancel one, or a task, for each short answer costs a tenth of the answer.
+    """Begins the watches that were added, after `SECONDS_BEFORE_WATCH`, unless they were discarded by then. One timer
+    serves all: to start and cancel one, or a task, for each short answer costs a tenth of the answer.
     """
 
     def __init__(self) -> None:
-        self._new: set[Callable[[], None]] = set()
-        self._due: set[Callable[[], None]] = set()
+        self._new: set[_Watch] = set()
+        self._due: set[_Watch] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, call: Callable[[], None]) -> None:
-        self._new.add(call)
+    def add(self, watch: _Watch) -> None:
+        self._new.add(watch)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SECONDS_BEFORE_WATCH / 2, self._tick)
 
-    def discard(self, call: Callable[[], None]) -> None:
-        self._new.discard(call)
-        self._due.discard(call)
+    def discard(self, watch: _Watch) -> None:
+        self._new.discard(watch)
+        self._due.discard(watch)
 
     def _tick(self) -> None:
-        for call in self._due:
-            call()
+        for watch in self._due:
+            watch.begin()
         self._due, self._new = self._new, set()
         self._timer = None
         if self._due:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 
 from modelcompose.adapters.base import Adapter
+from modelcompose.clients.listen import listen, url_of
 from modelcompose.server.app import create_app
-from modelcompose.server.protocol import Http
+from modelcompose.server.serving import config_of
 from modelcompose.server.settings import Settings
 
 
@@ -24,16 +24,12 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def fronted(*models: Adapter, settings: Settings | None = None) -> AsyncIterator[str]:
     """The URL of a server of these models, with `/v1`."""
-    listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(models, settings or Settings())
-    config = uvicorn.Config(
-        app, http=Http, log_config=None, access_log=False, ws="none", proxy_headers=False, timeout_graceful_shutdown=1
-    )
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve([listener]))
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    finally:
-        server.should_exit = True
-        await serving
-        listener.close()
+    server = _Server(config_of(app, last_words=1))
+    with listen("127.0.0.1", 0) as sockets:
+        serving = asyncio.create_task(server.serve(sockets))
+        try:
+            yield f"{url_of('127.0.0.1', sockets)}/v1"
+        finally:
+            server.should_exit = True
+            await serving

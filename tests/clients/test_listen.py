@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import pytest
@@ -52,3 +53,18 @@ def test_a_port_is_free_again_afterwards() -> None:
         port = sockets[0].getsockname()[1]
     with listen("127.0.0.1", port):
         pass
+
+
+async def test_small_pieces_of_an_answer_are_sent_at_once() -> None:
+    accepted = asyncio.get_running_loop().create_future()
+
+    class Connection(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            accepted.set_result(transport.get_extra_info("socket"))
+
+    with listen("127.0.0.1", 0) as (listener,):
+        server = await asyncio.get_running_loop().create_server(Connection, sock=listener)
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        assert (await accepted).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        writer.close()
+        server.close()
