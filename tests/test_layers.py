@@ -199,6 +199,6 @@ def test_help_loads_neither_torch_nor_fastapi() -> None:
     assert loaded_by(command) & {"torch", "transformers", "fastapi", "uvicorn", "openai"} == set()
 
 
-def test_the_server_process_loads_no_torch() -> None:
-    command = "import modelcompose.server.app, modelcompose.adapters.transformers.adapter"
-    assert loaded_by(command) & {"torch", "transformers"} == set()
+def test_the_server_process_loads_neither_torch_nor_gradio() -> None:
+    command = "import modelcompose.clients.up, modelcompose.server.app, modelcompose.adapters.transformers.adapter"
+    assert loaded_by(command) & {"torch", "transformers", "gradio"} == set()

@@ -200,7 +200,12 @@ def test_the_process_gets_no_key_and_is_told_to_be_quiet() -> None:
 
 @pytest.mark.parametrize(
     ("said", "place"),
-    [("webui: false", None), ("webui: {port: 9}", ("127.0.0.1", 9)), ("webui: {host: 0.0.0.0}", ("0.0.0.0", 8081))],
+    [
+        ("", ("127.0.0.1", 8081)),
+        ("webui: false", None),
+        ("webui: {driver: gradio, port: 9}", ("127.0.0.1", 9)),
+        ("webui: {host: 0.0.0.0}", ("0.0.0.0", 8081)),
+    ],
 )
 def test_the_file_says_where_it_is_served(said: str, place: tuple[str, int] | None, tmp_path: Path) -> None:
     file = tmp_path / "model-compose.yml"
