@@ -149,10 +149,11 @@ def test_a_server_more_moves_its_share_of_the_conversations_only() -> None:
 )
 async def test_a_request_moves_on_before_the_first_byte(bad: list[Step]) -> None:
     async with pooled(bad, hello) as (servers, adapter):
-        for text in "abcdefgh":
+        # Which server is asked first follows from the text and the ports; none is never the first of so many.
+        for text in map(str, range(30)):
             assert await answer(adapter, asking(text)) == "Hello"
         assert servers[0].asked
-        assert len(servers[1].asked) == 8
+        assert len(servers[1].asked) == 30
 
 
 async def test_a_request_does_not_move_on_after_the_first_byte_or_for_an_error_of_its_own() -> None:
