@@ -112,7 +112,8 @@ class ChatPage:
         )
         self._thread.act(self._act, asked, shown, trigger_mode="once", **QUIET)
         self._stop.click(self._end, None, None, queue=False, **QUIET)
-        self._new.click(self._forget, asked, shown, **QUIET)
+        # Two steps, because the last view of an answer that ends comes a moment after its end.
+        self._new.click(self._leave, None, None, **QUIET).then(self._forget, asked, shown, **QUIET)
         for each in self._panel:
             each.blur(_remember, chosen, [self._settings], **QUIET)
         self.model.input(_remember, chosen, [self._settings], **QUIET)
@@ -187,9 +188,12 @@ class ChatPage:
         """Stop the answer that grows."""
         self._stops.stop(request.session_hash)
 
+    async def _leave(self, request: gr.Request) -> None:
+        """Stop the answer that grows, and wait for its end."""
+        await self._stops.ended(request.session_hash)
+
     async def _forget(self, request: gr.Request, key: str, _found: Any, *chosen: Any) -> tuple[Any, ...]:
         """Begin anew."""
-        await self._stops.ended(request.session_hash)
         return self._view(request, Kept(), _choices(*chosen), key)
 
     @property

@@ -40,7 +40,9 @@ class WorkflowPage:
                     apply_default_css=False, elem_id="result", js_on_load=f"{SCRIPT}.copies(element)"
                 )
         described = [self._schema, self._about, self._diagram, self._jobs, self._result]
-        self.workflow.change(self._describe, [self.workflow, self._key], described, **QUIET)
+        # A run of the workflow before has no place left. Two steps, because its last view comes a moment after its end.
+        left = self.workflow.change(self._leave, None, None, **QUIET)
+        left.then(self._describe, [self.workflow, self._key], described, **QUIET)
 
     def _build_form(self) -> None:
         gr.render(inputs=[self._schema], show_progress="hidden")(self._show_form)
@@ -69,9 +71,12 @@ class WorkflowPage:
         choices = [(card.title or readable(card.workflow_id), card.workflow_id) for card in cards]
         return gr.Dropdown(choices, value=None if chosen is None else chosen.workflow_id, visible=bool(cards))
 
-    async def _describe(self, request: gr.Request, workflow: str | None, key: str) -> tuple[Any, ...]:
-        """Show what a workflow is and reads; a run of another one has no place left, and ends."""
+    async def _leave(self, request: gr.Request) -> None:
+        """End the run, and wait for its end."""
         await self._stops.ended(request.session_hash)
+
+    async def _describe(self, workflow: str | None, key: str) -> tuple[Any, ...]:
+        """Show what a workflow is and reads."""
         if not workflow:
             return None, _NONE, "", "", ""
         try:
