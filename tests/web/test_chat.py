@@ -9,7 +9,7 @@ import sys
 
 import httpx2
 import pytest
-from browsing import KEY, Site, ask, assert_grew, choose, counters, send, wait_until_idle, watch_length
+from browsing import KEY, Site, ask, assert_grew, choose, counters, send, violations, wait_until_idle, watch_length
 from playwright.sync_api import Page, expect
 
 
@@ -243,6 +243,7 @@ def test_tool_calls_are_shown_and_answered(page: Page) -> None:
     expect(answer.locator(".call code")).to_contain_text("Paris")
     ask(page, '{"temperature": 21}')
     expect(page.locator("article.said").last).to_have_attribute("aria-label", re.compile("^Result of the tool"))
+    assert violations(page) == []
 
 
 def test_a_workflow_answers_too(page: Page) -> None:

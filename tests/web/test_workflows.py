@@ -15,6 +15,7 @@ from browsing import (
     field,
     open_workflow,
     run,
+    violations,
     wait_until_idle,
     watch_length,
 )
@@ -61,6 +62,7 @@ def test_each_kind_of_input_has_its_field(page: Page) -> None:
     expect(page.get_by_role("alert")).to_have_text("Count has to be a whole number")
     field(page, "Count (required)").fill("3")
     expect(run(page).locator(".output")).to_have_text('3 0.5 false true {"a": 1}')
+    assert violations(page) == []
 
 
 def test_a_workflow_by_keyboard_alone(page: Page) -> None:
