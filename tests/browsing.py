@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import yaml
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
 from seeds_documents import EXAMPLES
 from served import Served
 
@@ -70,6 +72,41 @@ class Site(NamedTuple):
 
     server: Served
     url: str
+
+
+CUT = re.compile("console: (AbortError: signal is aborted|.*Connection errored out)")
+"""What Gradio says of its own connection when the page is loaded again, because the browser ends it."""
+
+
+class Trouble:
+    """What must not happen in a page: a request to elsewhere, and an error in the console."""
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+        self._loads = 0
+
+    @property
+    def found(self) -> list[str]:
+        is_loaded_again = self._loads > 1
+        return [each for each in self._found if not (is_loaded_again and CUT.match(each))]
+
+    def watch(self, context: BrowserContext) -> None:
+        context.on("page", lambda page: page.on("load", self._load))
+        context.on("request", self._request)
+        context.on("console", self._console)
+        context.on("weberror", lambda error: self._found.append(f"error in the page: {error.error}"))
+
+    def _load(self, _page: Page) -> None:
+        self._loads += 1
+
+    def _request(self, request: Request) -> None:
+        url = urlsplit(request.url)
+        if url.scheme not in {"blob", "data"} and url.hostname != "127.0.0.1":
+            self._found.append(f"request to {request.url}")
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self._found.append(f"console: {message.text}")
 
 
 def compose_file(port: int) -> str:

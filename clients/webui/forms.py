@@ -20,7 +20,7 @@ _KINDS: dict[str, Kind] = {
     "list": "json",
     "object": "json",
 }
-_YES_OR_NO = (("leave open", ""), ("yes", "true"), ("no", "false"))
+_YES_OR_NO = (("yes", "true"), ("no", "false"))
 _JSON_TYPES = {"list": list, "object": dict}
 
 
@@ -65,7 +65,7 @@ def _field(card: InputCard) -> Field:
         hint=_hint(card),
         start=start,
         required=card.required,
-        choices=_YES_OR_NO if kind == "choice" else (),
+        choices=(("please choose" if card.required else "leave open", ""), *_YES_OR_NO) if kind == "choice" else (),
     )
 
 

@@ -39,6 +39,7 @@ def test_each_input_gets_a_field_of_its_kind() -> None:
     form = fields(CARDS)
     assert [field.kind for field in form] == ["text", "text", "number", "number", "check", "choice", "json", "json"]
     assert [field.label for field in form[:2]] == ["System prompt", "User prompt (required)"]
+    assert [label for label, _ in form[5].choices] == ["leave open", "yes", "no"]
     assert (form[0].help, form[2].hint, form[4].start, form[6].hint) == ("How it speaks", "0.7", True, '{"a": 1}')
 
 

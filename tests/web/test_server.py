@@ -10,8 +10,21 @@ from pathlib import Path
 import psutil
 import pytest
 import served
-from browsing import PHONE, Site, ask, choose, field, open_tab, open_workflow, run, send, violations, wait_until
-from playwright.sync_api import Page, expect
+from browsing import (
+    PHONE,
+    Site,
+    Trouble,
+    ask,
+    choose,
+    field,
+    open_tab,
+    open_workflow,
+    run,
+    send,
+    violations,
+    wait_until,
+)
+from playwright.sync_api import Browser, Page, expect
 from served import Served, a_free_port, serving
 
 EVERYTHING = ("Chat", "Workflows", "Server")
@@ -111,6 +124,20 @@ def test_the_system_says_light_or_dark_unless_someone_chose(page: Page) -> None:
     page.locator("#thread").wait_for()
     page.wait_for_timeout(700)
     expect(page.locator("body")).not_to_have_class(re.compile("dark"))
+
+
+def test_what_must_not_happen_would_be_noticed(browser: Browser) -> None:
+    trouble = Trouble()
+    with browser.new_context() as context:
+        trouble.watch(context)
+        context.route("**", lambda route: route.abort())
+        page = context.new_page()
+        page.set_content("<script>console.error('oh')</script><img src='https://elsewhere.example/x.png'>")
+        page.evaluate("setTimeout(() => { throw Error('no') })")
+        page.wait_for_timeout(100)
+    found = "\n".join(trouble.found)
+    for expected in ("console: oh", "request to https://elsewhere.example/x.png", "error in the page: no"):
+        assert expected in found
 
 
 def test_nothing_leaves_this_machine(page: Page, site: Site) -> None:
