@@ -193,7 +193,10 @@ EVIL = """<script>window.ran = 1</script><img src=x onerror="window.ran = 1"> ${
 
 ```"><script>window.ran=1</script>
 </code></pre><script>window.ran = 1</script>
-```"""
+```
+
+"""
+EVIL += "long" * 300
 
 
 @pytest.mark.parametrize("asked", [EVIL, "``` \ncode\n```"], ids=["HTML", "a fence and a space"])
@@ -208,6 +211,7 @@ def test_what_a_model_writes_is_shown_and_not_run(page: Page, asked: str) -> Non
             '<img src=x onerror="window.ran = 1"> ${window.ran = 1} {{value}}'
         )
     assert page.evaluate("window.ran") is None
+    assert page.evaluate("(shown => shown.scrollWidth - shown.clientWidth)(document.querySelector('#thread'))") == 0
 
 
 def test_what_a_model_thinks_is_folded_away(page: Page) -> None:
