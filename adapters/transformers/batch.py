@@ -7,7 +7,8 @@ side, `[1, tokens]`, without padding. Attention takes them apart again: `Part` b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,12 +31,13 @@ class Part:
         self.first = [row.filled for row in rows]
         self.length = max(self.first) + count
         self._rows = len(rows)
-        self._slots = (
-            torch.tensor([row.index * slab.length + row.filled for row in rows], device=slab.keys.device)
-            if count == 1
-            else None
-        )
+        self._slots = _slots(slab, rows) if count == 1 else None
         self._masks: dict[int | None, tuple[int, Tensor | None]] = {}
+
+    @property
+    def attended(self) -> int:
+        """How many tokens' keys and values attention reads in a layer."""
+        return self._rows * self.length
 
     @property
     def positions(self) -> list[int]:
@@ -45,31 +47,26 @@ class Part:
         """Keep a layer's new keys and values, `[tokens, heads, size]` of the whole batch."""
         for room, new in ((self.slab.keys, keys), (self.slab.values, values)):
             if self._slots is None:
-                room[layer, 0, self.first[0] : self.length] = new[self.start : self.end]
+                room[layer, 0, :, self.first[0] : self.length] = new[self.start : self.end].transpose(0, 1)
             else:
-                room[layer].flatten(0, 1).index_copy_(0, self._slots, new[self.start : self.end])
+                room[layer].flatten(0, 2).index_copy_(0, self._slots, new[self.start : self.end].flatten(0, 1))
 
     def attend(self, layer: int, queries: Tensor, scaling: float | None, window: int | None) -> Tensor:
         """`[tokens, heads, size]` for this part's own `queries` `[tokens, heads, size]`."""
         begin, mask = self._mask(window, queries.dtype)
-        keys = self.slab.keys[layer, : self._rows, begin : self.length].transpose(1, 2)
-        values = self.slab.values[layer, : self._rows, begin : self.length].transpose(1, 2)
+        keys = self.slab.keys[layer, : self._rows, :, begin : self.length]
+        values = self.slab.values[layer, : self._rows, :, begin : self.length]
         heads, size = queries.shape[-2:]
-        if self.count == 1:
-            # The query heads that share a key head stand as if they were several tokens.
-            queries = queries.view(self._rows, keys.shape[1], heads // keys.shape[1], size)
-            attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scaling)
-            return attended.reshape(self._rows, heads, values.shape[-1])
         attended = F.scaled_dot_product_attention(
-            queries.view(1, self.count, heads, size).transpose(1, 2),
+            queries.view(self._rows, self.count, heads, size).transpose(1, 2),
             keys,
             values,
             attn_mask=mask,
             scale=scaling,
-            is_causal=mask is None,
+            is_causal=mask is None and self.count > 1,
             enable_gqa=heads != keys.shape[1],
         )
-        return attended[0].transpose(0, 1)
+        return attended.transpose(1, 2).reshape(len(queries), heads, values.shape[-1])
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> tuple[int, Tensor | None]:
         """Where the keys that matter begin, and what is added to the scores of each; None: all count, or causally."""
@@ -93,13 +90,26 @@ class Part:
         return begin, torch.zeros(counts.shape, dtype=dtype, device=device).masked_fill_(~counts, -math.inf)
 
 
-class Batch:
-    """One step's tokens, with their positions, and the places of those whose logits are wanted."""
+def _slots(slab: Slab, rows: Sequence[Row]) -> Tensor:
+    """Where the next token of each row goes, head by head, in a layer's slab seen as one line of vectors."""
+    heads = slab.keys.shape[2]
+    firsts = torch.tensor([row.index * heads * slab.length + row.filled for row in rows], device=slab.keys.device)
+    return (firsts[:, None] + torch.arange(heads, device=firsts.device) * slab.length).flatten()
 
-    def __init__(self, parts: Sequence[Part], token_ids: Sequence[int], wanted: Sequence[int]) -> None:
+
+class Batch:
+    """One step's tokens, with their positions, and the places of those whose logits are wanted.
+
+    `threads` is how many compute attention, the current number if None.
+    """
+
+    def __init__(
+        self, parts: Sequence[Part], token_ids: Sequence[int], wanted: Sequence[int], threads: int | None = None
+    ) -> None:
         device = parts[0].slab.keys.device
         positions = [position for part in parts for position in part.positions]
         self.parts = parts
+        self._threads = threads
         self.token_ids = torch.tensor(token_ids, device=device)
         self.positions = torch.tensor(positions, device=device)
         self.wanted = None if len(wanted) == len(token_ids) else torch.tensor(wanted, device=device)
@@ -113,8 +123,19 @@ class Batch:
         """Attention of a layer, its keys and values kept; all are `[tokens, heads, size]`."""
         for part in self.parts:
             part.write(layer, keys, values)
-        attended = [part.attend(layer, queries[part.start : part.end], scaling, window) for part in self.parts]
+        with _threads(self._threads):
+            attended = [part.attend(layer, queries[part.start : part.end], scaling, window) for part in self.parts]
         return attended[0] if len(attended) == 1 else torch.cat(attended)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def attention(

@@ -21,6 +21,9 @@ ROWS_SHARE = 0.75
 SMALL_PRODUCT = 7.5e7
 """A layer's product of fewer multiplications is done before a second thread is awake."""
 
+SMALL_READ = 1_000_000
+"""Bytes of keys and values that attention has read in a layer before a second thread is awake."""
+
 FREE_TOKENS = 85
 """Up to so many tokens a product takes as long as for one: as long as it takes to read the weights."""
 
@@ -73,7 +76,9 @@ class InRows:
             if row.filled == row.slab.length:
                 self._move(sequence, row)
         plan = self._plan(pieces)
-        batch = Batch(plan.parts, plan.token_ids, plan.wanted or [len(plan.token_ids) - 1])
+        read = sum(part.attended for part in plan.parts) * self._shape.token_bytes / self._shape.layers
+        threads = self._threads if read > SMALL_READ else None
+        batch = Batch(plan.parts, plan.token_ids, plan.wanted or [len(plan.token_ids) - 1], threads)
         product = self._weights / (4 * self._shape.layers + 1) * max(len(batch), FREE_TOKENS)
         torch.set_num_threads(self._threads if product > SMALL_PRODUCT else 1)
         logits = self._forward(batch)

@@ -80,7 +80,7 @@ def _blocks(tokens: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 class PrefixCache:
-    """The keys and values of known beginnings, `[blocks, layers, tokens, heads, size]`."""
+    """The keys and values of known beginnings, `[blocks, layers, heads, tokens, size]`."""
 
     def __init__(self, shape: KVShape, memory: int) -> None:
         count = memory // (shape.token_bytes * BLOCK)
@@ -99,7 +99,7 @@ class PrefixCache:
             count = len(found) * BLOCK
             numbers = torch.tensor(found, device=self._keys.device)
             for room, known in ((row.keys, self._keys), (row.values, self._values)):
-                room[:, :count].unflatten(1, (len(found), BLOCK)).copy_(known[numbers].transpose(0, 1))
+                room[:, :, :count].unflatten(2, (len(found), BLOCK)).copy_(known[numbers].permute(1, 2, 0, 3, 4))
             row.filled = count
         return row.filled
 
@@ -111,4 +111,5 @@ class PrefixCache:
         first, count = added[0][0] * BLOCK, len(added) * BLOCK
         numbers = torch.tensor([number for _, number in added], device=self._keys.device)
         for room, known in ((row.keys, self._keys), (row.values, self._values)):
-            known[numbers] = room[:, first : first + count].unflatten(1, (len(added), BLOCK)).transpose(0, 1)
+            new = room[:, :, first : first + count].unflatten(2, (len(added), BLOCK))
+            known[numbers] = new.permute(2, 0, 1, 3, 4)

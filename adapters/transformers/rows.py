@@ -42,7 +42,7 @@ class KVShape:
 
     def _room(self, rows: int, length: int, size: int) -> Tensor:
         # Zeros, for what was never written is read, though it counts for nothing, and must be a number.
-        shape = (self.layers, rows, length, self.heads, size)
+        shape = (self.layers, rows, self.heads, length, size)
         if self.device.type != "cpu" or not rows:
             return torch.zeros(shape, dtype=self.dtype, device=self.device)
         # NumPy's zeros take memory only where something is written.
@@ -55,7 +55,7 @@ def row_length(tokens: int) -> int:
 
 
 class Slab:
-    """Rows of one length: `keys` and `values` are `[layers, rows, length, heads, size]`; the first rows are taken."""
+    """Rows of one length: `keys` and `values` are `[layers, rows, heads, length, size]`; the first rows are taken."""
 
     keys: Tensor
     values: Tensor
@@ -86,7 +86,7 @@ class Slab:
         last = self.taken.pop()
         if last is not row:
             for room in (self.keys, self.values):
-                room[:, row.index, : last.filled] = room[:, last.index, : last.filled]
+                room[:, row.index, :, : last.filled] = room[:, last.index, :, : last.filled]
             self.taken[row.index] = last
             last.index = row.index
         if not self.taken:
@@ -116,7 +116,7 @@ class Row:
 
     @property
     def keys(self) -> Tensor:
-        """`[layers, length, heads, size]`."""
+        """`[layers, heads, length, size]`."""
         return self.slab.keys[:, self.index]
 
     @property
@@ -127,8 +127,8 @@ class Row:
         """A row of another slab with the same tokens."""
         other = Row(slab)
         other.filled = self.filled
-        other.keys[:, : self.filled] = self.keys[:, : self.filled]
-        other.values[:, : self.filled] = self.values[:, : self.filled]
+        other.keys[:, :, : self.filled] = self.keys[:, :, : self.filled]
+        other.values[:, :, : self.filled] = self.values[:, :, : self.filled]
         return other
 
     def release(self) -> None:

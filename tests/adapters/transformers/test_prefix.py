@@ -67,8 +67,8 @@ def test_a_row_is_filled_with_what_another_had() -> None:
     assert cache.tokens == 4 * BLOCK
     row = Row.alone(SHAPE, 256)
     assert cache.load(text(1, 5, 3), row) == row.filled == 2 * BLOCK
-    assert torch.equal(row.keys[:, :BLOCK], first.keys[:, :BLOCK])
-    assert torch.equal(row.values[:, BLOCK : 2 * BLOCK], second.values[:, BLOCK : 2 * BLOCK])
+    assert torch.equal(row.keys[:, :, :BLOCK], first.keys[:, :, :BLOCK])
+    assert torch.equal(row.values[:, :, BLOCK : 2 * BLOCK], second.values[:, :, BLOCK : 2 * BLOCK])
     assert cache.load(text(8), Row.alone(SHAPE, 256)) == 0
 
 
