@@ -113,6 +113,8 @@ class Recorder:
 
 def _request_id(headers: Mapping[bytes, bytes]) -> str:
     """The client's own id if it is one, so that its logs and ours can be read together."""
-    given = headers.get(b"x-request-id", b"").decode("latin-1")
+    given = headers.get(b"x-request-id")
+    if given and _SANE_ID.fullmatch(text := given.decode("latin-1")):
+        return text
     # No secret, and the system's randomness costs a call of the system.
-    return given if given and _SANE_ID.fullmatch(given) else f"req_{random.getrandbits(96):024x}"
+    return f"req_{random.getrandbits(96):024x}"

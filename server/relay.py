@@ -141,7 +141,6 @@ class _Answer:
 
     async def _whole(self, wire: Wire) -> None:
         body = await self._answer.whole()
-        self._record.first_token = time.perf_counter()
         await wire.open([*JSON, (b"content-length", str(len(body)).encode())])
         await wire.close(body)
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from modelcompose.adapters.base import Adapter
 from modelcompose.clients.listen import listen, url_of
@@ -24,12 +25,18 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def fronted(*models: Adapter, settings: Settings | None = None) -> AsyncIterator[str]:
     """The URL of a server of these models, with `/v1`."""
-    app = create_app(models, settings or Settings())
+    async with serving(create_app(models, settings or Settings())) as url:
+        yield f"{url}/v1"
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp) -> AsyncIterator[str]:
+    """The URL of an app that is served as `model-compose up` does."""
     server = _Server(config_of(app, last_words=1))
     with listen("127.0.0.1", 0) as sockets:
-        serving = asyncio.create_task(server.serve(sockets))
+        task = asyncio.create_task(server.serve(sockets))
         try:
-            yield f"{url_of('127.0.0.1', sockets)}/v1"
+            yield url_of("127.0.0.1", sockets)
         finally:
             server.should_exit = True
-            await serving
+            await task

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx2
 import openai
 import pytest
+import pytest_asyncio
 from fronted import fronted
 from scripted_upstream import (
     COMPLETION,
@@ -36,7 +38,10 @@ from scripted_upstream import (
 )
 
 from modelcompose.adapters.vllm.connection import Patience
+from modelcompose.server.record import Record
 from modelcompose.server.settings import Settings
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CHAT: dict[str, Any] = {"model": NAME, "messages": [{"role": "user", "content": "hi"}]}
 STREAM = CHAT | {"stream": True}
@@ -54,6 +59,33 @@ async def relaying(
         httpx2.AsyncClient(base_url=url, timeout=10) as client,
     ):
         yield server, client
+
+
+class Front(NamedTuple):
+    """What `relaying` makes, made once for many tests."""
+
+    server: ScriptedUpstream
+    client: httpx2.AsyncClient
+
+    def answering(self, script: Script | list[Step] = hello) -> Front:
+        """With another script, and nothing asked yet."""
+        self.server.script = (lambda _: script) if isinstance(script, list) else script
+        self.server.asked.clear()
+        self.server.was_asked.clear()
+        return self
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def front() -> AsyncIterator[Front]:
+    async with relaying() as (server, client):
+        yield Front(server, client)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def hasty_front() -> AsyncIterator[Front]:
+    """One that waits 0.2 seconds at most."""
+    async with relaying(patience=Patience(first_byte=0.2, idle=0.2)) as (server, client):
+        yield Front(server, client)
 
 
 def error_of(reply: httpx2.Response) -> Any:
@@ -74,33 +106,33 @@ def last_error(body: bytes) -> Any:
 # What comes through
 
 
-async def test_the_body_and_the_answer_go_through_byte_by_byte() -> None:
+async def test_the_body_and_the_answer_go_through_byte_by_byte(front: Front) -> None:
     answer = b'{ "id":"1", "choices":[ ], "usage":{"prompt_tokens": 3,"completion_tokens":0}, "vendor":{"a":1.50} }'
     sent = b'{"messages": 7, "model":"org/model",  "vendor": {"x": [1e3]}, "stream": false}'
-    async with relaying(whole(answer)) as (server, client):
-        reply = await client.post("/chat/completions", content=sent, headers={"content-type": "application/json"})
-        assert (reply.status_code, reply.content) == (200, answer)
-        assert reply.headers["content-type"] == "application/json"
-        assert reply.headers["x-request-id"].startswith("req_")
-        assert server.asked[0].body == sent
-        assert server.asked[0].path == "/v1/chat/completions"
+    server, client = front.answering(whole(answer))
+    reply = await client.post("/chat/completions", content=sent, headers={"content-type": "application/json"})
+    assert (reply.status_code, reply.content) == (200, answer)
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.headers["x-request-id"].startswith("req_")
+    assert server.asked[0].body == sent
+    assert server.asked[0].path == "/v1/chat/completions"
 
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/completions"])
-async def test_a_stream_goes_through_byte_by_byte(path: str) -> None:
+async def test_a_stream_goes_through_byte_by_byte(front: Front, path: str) -> None:
     pieces = says("Hel", "lo")
-    async with relaying(stream(*pieces)) as (server, client):
-        reply = await client.post(path, json=STREAM | {"best_of": 7})
-        assert reply.content == b"".join(pieces)
-        assert reply.headers["content-type"].startswith("text/event-stream")
-        assert server.asked[0].path == f"/v1{path}"
+    server, client = front.answering(stream(*pieces))
+    reply = await client.post(path, json=STREAM | {"best_of": 7})
+    assert reply.content == b"".join(pieces)
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    assert server.asked[0].path == f"/v1{path}"
 
 
-async def test_what_vllm_takes_for_true_is_a_stream() -> None:
-    async with relaying() as (_, client):
-        for value in (1, "true", True):
-            reply = await client.post("/chat/completions", json=CHAT | {"stream": value})
-            assert reply.content.endswith(DONE)
+async def test_what_vllm_takes_for_true_is_a_stream(front: Front) -> None:
+    _, client = front.answering()
+    for value in (1, "true", True):
+        reply = await client.post("/chat/completions", json=CHAT | {"stream": value})
+        assert reply.content.endswith(DONE)
 
 
 async def test_a_model_has_its_names_of_here() -> None:
@@ -115,21 +147,21 @@ async def test_a_model_has_its_names_of_here() -> None:
         assert (await client.post("/chat/completions", json=CHAT)).status_code == 404
 
 
-async def test_the_sdk_sees_thinking_calls_and_usage() -> None:
+async def test_the_sdk_sees_thinking_calls_and_usage(front: Front) -> None:
     call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     pieces = [chunk({"role": "assistant"}), chunk({"reasoning": "hm"}), chunk({"tool_calls": [call]})]
     steps = stream(*pieces, *says("a")[2:])
-    async with relaying(steps) as (_, client):
-        sdk = openai.AsyncOpenAI(base_url=str(client.base_url), api_key="x", max_retries=0)
-        async with sdk.chat.completions.stream(model=NAME, messages=[{"role": "user", "content": "hi"}]) as answer:
-            completion = await answer.get_final_completion()
-        message = completion.choices[0].message
-        assert getattr(message, "reasoning_content", None) == "hm"
-        assert message.tool_calls is not None
-        assert message.tool_calls[0].function.name == "f"
-        assert completion.usage is not None
-        assert completion.usage.total_tokens == 4
-        await sdk.close()
+    _, client = front.answering(steps)
+    sdk = openai.AsyncOpenAI(base_url=str(client.base_url), api_key="x", max_retries=0)
+    async with sdk.chat.completions.stream(model=NAME, messages=[{"role": "user", "content": "hi"}]) as answer:
+        completion = await answer.get_final_completion()
+    message = completion.choices[0].message
+    assert getattr(message, "reasoning_content", None) == "hm"
+    assert message.tool_calls is not None
+    assert message.tool_calls[0].function.name == "f"
+    assert completion.usage is not None
+    assert completion.usage.total_tokens == 4
+    await sdk.close()
 
 
 async def test_the_server_s_key_goes_out_and_the_client_s_does_not() -> None:
@@ -144,13 +176,30 @@ async def test_the_server_s_key_goes_out_and_the_client_s_does_not() -> None:
         assert "x-other" not in asked.headers
 
 
-async def test_connections_are_used_again() -> None:
-    async with relaying() as (server, client):
-        before = server.connections
-        for _ in range(5):
-            await client.post("/chat/completions", json=CHAT)
-            await client.post("/chat/completions", json=STREAM)
-        assert server.connections - before <= 1
+async def test_connections_are_used_again(front: Front) -> None:
+    server, client = front.answering()
+    before = server.connections
+    for _ in range(5):
+        await client.post("/chat/completions", json=CHAT)
+        await client.post("/chat/completions", json=STREAM)
+    assert server.connections - before <= 1
+
+
+async def test_requests_that_are_over_are_gone_without_garbage_collection(front: Front) -> None:
+    def records() -> int:
+        return sum(isinstance(each, Record) for each in gc.get_objects())
+
+    _, client = front.answering()
+    gc.collect()
+    before = records()
+    gc.disable()
+    try:
+        for body in (CHAT, STREAM, CHAT):
+            await client.post("/chat/completions", json=body)
+        await client.get("/models")
+        assert records() <= before
+    finally:
+        gc.enable()
 
 
 async def test_size_is_still_checked_and_so_is_json() -> None:
@@ -196,47 +245,49 @@ LEFT_AT: dict[str, list[Step]] = {
 
 
 @pytest.mark.parametrize(("place", "is_stream"), [("before the head", False), *((place, True) for place in LEFT_AT)])
-async def test_a_client_that_leaves_ends_the_upstream_request_within_100_ms(place: str, is_stream: bool) -> None:
+async def test_a_client_that_leaves_ends_the_upstream_request_within_100_ms(
+    front: Front, place: str, is_stream: bool
+) -> None:
     """In one of three tries, because a busy machine may stop the test itself for longer."""
     seconds = 1.0
     for _ in range(3):
         if seconds >= 0.1:
-            seconds = await seconds_until_the_upstream_request_ends(place, is_stream)
+            seconds = await seconds_until_the_upstream_request_ends(front, place, is_stream)
     assert seconds < 0.1
 
 
-async def seconds_until_the_upstream_request_ends(place: str, is_stream: bool) -> float:
-    async with relaying(LEFT_AT[place]) as (server, client):
-        body = json.dumps(CHAT | {"stream": is_stream}).encode()
-        reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
-        writer.write(head.encode() + body)
-        async with asyncio.timeout(5):
-            await server.was_asked.wait()
-            if place == "in mid-stream":
-                await reader.readuntil(b"\n\n")
-            await asyncio.sleep(0.02)
-            left = time.perf_counter()
-            writer.transport.abort()
-            await server.asked[0].is_over.wait()
-        assert server.asked[0].left is not None
-        return server.asked[0].left - left
+async def seconds_until_the_upstream_request_ends(front: Front, place: str, is_stream: bool) -> float:
+    server, client = front.answering(LEFT_AT[place])
+    body = json.dumps(CHAT | {"stream": is_stream}).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    async with asyncio.timeout(5):
+        await server.was_asked.wait()
+        if place == "in mid-stream":
+            await reader.readuntil(b"\n\n")
+        await asyncio.sleep(0.02)
+        left = time.perf_counter()
+        writer.transport.abort()
+        await server.asked[0].is_over.wait()
+    assert server.asked[0].left is not None
+    return server.asked[0].left - left
 
 
-async def test_a_stream_without_end_stops_when_its_client_has_left() -> None:
+async def test_a_stream_without_end_stops_when_its_client_has_left(front: Front) -> None:
     def endless(asked: Asked) -> Any:
         yield stream()[0]
         while True:
             data = chunk({"content": "x" * 1000})
             yield b"%x\r\n%b\r\n" % (len(data), data)
 
-    async with relaying(endless) as (server, client):
-        async with client.stream("POST", "/chat/completions", json=STREAM) as reply:
-            async for _ in reply.aiter_raw():
-                break
-        async with asyncio.timeout(2):
-            await server.asked[0].is_over.wait()
-        assert server.asked[0].left is not None
+    server, client = front.answering(endless)
+    async with client.stream("POST", "/chat/completions", json=STREAM) as reply:
+        async for _ in reply.aiter_raw():
+            break
+    async with asyncio.timeout(2):
+        await server.asked[0].is_over.wait()
+    assert server.asked[0].left is not None
 
 
 # Servers that fail
@@ -268,15 +319,15 @@ REFUSALS: list[tuple[list[Step], int, str, str | None]] = [
 @pytest.mark.parametrize("is_stream", [False, True])
 @pytest.mark.parametrize(("steps", "status", "message", "code"), REFUSALS)
 async def test_a_refusal_keeps_its_status_and_gets_openais_envelope(
-    steps: list[Step], status: int, message: str, code: str | None, is_stream: bool
+    front: Front, steps: list[Step], status: int, message: str, code: str | None, is_stream: bool
 ) -> None:
-    async with relaying(steps) as (_, client):
-        reply = await client.post("/chat/completions", json=CHAT | {"stream": is_stream})
-        assert reply.status_code == status
-        assert message in error_of(reply)["message"]
-        assert error_of(reply)["code"] == code
-        retry_after = {429: "7", 503: "1", 502: reply.headers.get("retry-after")}
-        assert reply.headers.get("retry-after") == retry_after.get(status)
+    _, client = front.answering(steps)
+    reply = await client.post("/chat/completions", json=CHAT | {"stream": is_stream})
+    assert reply.status_code == status
+    assert message in error_of(reply)["message"]
+    assert error_of(reply)["code"] == code
+    retry_after = {429: "7", 503: "1", 502: reply.headers.get("retry-after")}
+    assert reply.headers.get("retry-after") == retry_after.get(status)
 
 
 async def test_a_server_that_refuses_connections_is_unavailable() -> None:
@@ -295,13 +346,13 @@ async def test_a_server_that_refuses_connections_is_unavailable() -> None:
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-async def test_a_server_that_hangs_before_its_answer_is_given_up(is_stream: bool) -> None:
-    async with relaying([Hang()], patience=Patience(first_byte=0.1)) as (server, client):
-        reply = await client.post("/chat/completions", json=CHAT | {"stream": is_stream})
-        assert reply.status_code == 504
-        assert "silent" in error_of(reply)["message"]
-        async with asyncio.timeout(1):
-            await server.asked[0].is_over.wait()
+async def test_a_server_that_hangs_before_its_answer_is_given_up(hasty_front: Front, is_stream: bool) -> None:
+    server, client = hasty_front.answering([Hang()])
+    reply = await client.post("/chat/completions", json=CHAT | {"stream": is_stream})
+    assert reply.status_code == 504
+    assert "silent" in error_of(reply)["message"]
+    async with asyncio.timeout(1):
+        await server.asked[0].is_over.wait()
 
 
 BEGUN = chunk({"content": "a"})
@@ -319,28 +370,30 @@ ENDS_BADLY: list[tuple[list[Step], str]] = [
 
 
 @pytest.mark.parametrize(("steps", "message"), ENDS_BADLY)
-async def test_a_stream_that_breaks_off_ends_with_an_error_not_in_silence(steps: list[Step], message: str) -> None:
-    async with relaying(steps, patience=Patience(idle=0.2)) as (_, client):
-        reply = await client.post("/chat/completions", json=STREAM)
-        assert reply.status_code == 200
-        assert reply.content.startswith(BEGUN)
-        assert message in last_error(reply.content)["message"]
-        assert b'data: {"choi' + b"\n" not in reply.content
+async def test_a_stream_that_breaks_off_ends_with_an_error_not_in_silence(
+    hasty_front: Front, steps: list[Step], message: str
+) -> None:
+    _, client = hasty_front.answering(steps)
+    reply = await client.post("/chat/completions", json=STREAM)
+    assert reply.status_code == 200
+    assert reply.content.startswith(BEGUN)
+    assert message in last_error(reply.content)["message"]
+    assert b'data: {"choi' + b"\n" not in reply.content
 
 
-async def test_an_answer_that_breaks_off_before_its_end_is_an_error() -> None:
+async def test_an_answer_that_breaks_off_before_its_end_is_an_error(front: Front) -> None:
     steps: list[Step] = [whole(COMPLETION)[0][:-10], Drop()]  # type: ignore[index]
-    async with relaying(steps) as (_, client):
-        reply = await client.post("/chat/completions", json=CHAT)
-        assert reply.status_code == 502
-        assert "broke off" in error_of(reply)["message"]
+    _, client = front.answering(steps)
+    reply = await client.post("/chat/completions", json=CHAT)
+    assert reply.status_code == 502
+    assert "broke off" in error_of(reply)["message"]
 
 
-async def test_a_large_event_comes_through() -> None:
+async def test_a_large_event_comes_through(front: Front) -> None:
     large = chunk({"content": "x" * 10_000_000})
-    async with relaying(stream(large, *says("a")[2:])) as (_, client):
-        reply = await client.post("/chat/completions", json=STREAM)
-        assert reply.content == large + b"".join(says("a")[2:])
+    _, client = front.answering(stream(large, *says("a")[2:]))
+    reply = await client.post("/chat/completions", json=STREAM)
+    assert reply.content == large + b"".join(says("a")[2:])
 
 
 async def test_the_models_of_a_server_are_listed() -> None:
