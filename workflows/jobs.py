@@ -11,7 +11,7 @@ import msgspec
 
 from ..adapters.base import GenerationRequest
 from ..adapters.errors import ComposeError, InvalidRequest
-from .components.call import Call, Meter
+from .components.call import Call, End, Meter
 from .components.streams import ItemStream, ModelStream, Stream, gathered, put_for, replay, stream_in
 from .given import laid_over
 from .graph import Plan, action_of, component_of, jobs_in
@@ -75,7 +75,10 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True):
-    """A workflow to be performed: `given` is its input, `request` what a client asks of its last model call."""
+    """A workflow to be performed: `given` is its input, `request` what a client asks of its last model call.
+
+    `end` is told why the last job's answer ended, if nothing but that is in the output.
+    """
 
     workflow: Workflow
     plan: Plan
@@ -83,6 +86,7 @@ class Task(msgspec.Struct, frozen=True):
     given: Any
     meter: Meter
     request: GenerationRequest | None = None
+    end: End = msgspec.field(default_factory=End)
 
 
 Caller = Callable[[Component, Action, Call], AbstractAsyncContextManager[Any]]
@@ -117,6 +121,13 @@ class Jobs:
     @property
     def _scope(self) -> dict[str, Any]:
         return {"input": self._task.given, "jobs": self._outputs}
+
+    @property
+    def _end(self) -> End:
+        """Where the last job's call tells why its answer ended."""
+        workflow = self._task.workflow
+        is_only = jobs_in((workflow.output, workflow.openai.output)) <= {self._task.plan.terminal}
+        return self._task.end if is_only else End()
 
     async def _perform(self, job: Job) -> None:
         try:
@@ -237,7 +248,7 @@ class Jobs:
         action = action_of(job, component)
         scope = {"input": given, **extra}
         is_last = job.id == self._task.plan.terminal and job.repeat_count is None
-        call = Call(scope, self._task.meter, self._task.request if is_last else None)
+        call = Call(scope, self._task.meter, self._task.request if is_last else None, self._end if is_last else End())
         async with self._call_component(component, action, call) as plain:
             result = plain if label is None else self._overheard(job, label, plain, ModelStream)
             is_told = isinstance(stream_in(result), ModelStream)

@@ -9,7 +9,7 @@ from contextlib import aclosing
 import msgspec
 
 from ..adapters.base import GenerationRequest, ModelCard, ModelCounters, ModelState
-from ..adapters.events import Accepted, Event, Finish, ReasoningDelta, TextDelta, Usage
+from ..adapters.events import Accepted, Event, Finish, FinishReason, ReasoningDelta, TextDelta, Usage
 from .asking import input_of, single, taken_by
 from .components.streams import ItemStream, ModelStream
 from .graph import component_of, model_name, plan
@@ -88,12 +88,14 @@ class WorkflowModel:
         words = await said(self._workflow, outcome, choices=choices)
         if isinstance(words, str):
             yield TextDelta(words)
-            yield Finish("stop")
+            yield _finish(run.finish_reason)
             return
         async with aclosing(_events(words)) as events:
             async for event in events:
                 if not (isinstance(event, Usage) or (isinstance(event, Accepted) and is_accepted)):
                     yield event
+        if isinstance(words, ItemStream):
+            yield _finish(run.finish_reason)
 
     def _is_under_way(self, happening: JobStarted | JobText | JobFinished) -> bool:
         """Whether nothing refuses the request any more: a job before the last one was accepted by its model, or needs
@@ -142,6 +144,8 @@ async def _events(words: ModelStream | ItemStream) -> AsyncGenerator[Event]:
         async for item in items:
             if text := words.text(item):
                 yield TextDelta(text)
-    # Calls of tools are not in the text.
-    reason = words.end.reason or "stop"
-    yield Finish("stop" if reason == "tool_calls" else reason)
+
+
+def _finish(reason: FinishReason | None) -> Finish:
+    # Calls of tools are not in a text.
+    return Finish("stop" if reason in (None, "tool_calls") else reason)

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from .components.streams import End, ItemStream, ModelStream, Stream, put_for, stream_in, streams_in
+from .components.streams import ItemStream, ModelStream, Stream, put_for, stream_in, streams_in
 from .references import Cast, Each, Reference, StreamItem, Template, references_in, render_deep, resolve
 
 Scope = Mapping[str, Any]
@@ -29,8 +29,7 @@ async def render_output(tree: Any, scope: Scope) -> Any:
     if stream is None:
         return _declared(tree, _of_whole(tree, scope))
     if stream is scope["output"] and _comes_in_items(stream) and _is_each(tree):
-        end = stream.end if isinstance(stream, ItemStream) else End()
-        return ItemStream(_mapped(stream, tree, scope), "text" if _casts_to_text(tree) else None, end)
+        return ItemStream(_mapped(stream, tree, scope), "text" if _casts_to_text(tree) else None)
     if (handed_on := hand_on(tree, scope)) is not None:
         return handed_on
     value = await stream.value()

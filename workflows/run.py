@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..adapters.errors import ComposeError, ConfigError
-from ..adapters.events import Usage
+from ..adapters.events import FinishReason, Usage
 from .jobs import Caller, Failure, Happening, JobFinished, Jobs, JobStarted, JobText, Outcome, Part, State, Task
 from .mailbox import Mailbox
 from .references import CastError
@@ -63,6 +63,11 @@ class Run:
     def usage(self) -> Usage:
         """The tokens that all model calls took so far."""
         return self._task_of_jobs.meter.usage
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the answer that the output is made of ended, once all of it was read; None if nobody says."""
+        return self._task_of_jobs.end.reason
 
     @property
     def jobs(self) -> Mapping[str, State]:

@@ -18,7 +18,7 @@ from ..adapters.transformers.settings import ModelSettings
 from ..adapters.vllm.adapter import UpstreamAdapter
 from ..adapters.vllm.managed import ManagedSettings, managed_vllm
 from ..adapters.vllm.settings import UpstreamSettings
-from .components.call import Call, Component, Meter
+from .components.call import Call, Component, End, Meter
 from .components.http_client import HttpClient
 from .components.http_server import HttpServer
 from .components.model import ChatModel, Find, TextModel
@@ -119,14 +119,16 @@ class Runner:
         *,
         request: GenerationRequest | None = None,
         meter: Meter | None = None,
+        end: End | None = None,
     ) -> Run:
         """A run of a workflow with the input `given`, to be entered; raises InvalidRequest for a wrong input.
 
-        `request` is an OpenAI request whose wishes the last model call has to honour; `meter` counts the run's tokens.
+        `request` is an OpenAI request whose wishes the last model call has to honour; `meter` counts the run's tokens,
+        `end` is told why its answer ended.
         """
         chosen = self.workflow(workflow)
         complete = _prepared(chosen, accepted(chosen.id, self.inputs[chosen.id], {} if given is None else given))
-        task = Task(chosen, self._plans[chosen.id], self.file, complete, meter or Meter(), request)
+        task = Task(chosen, self._plans[chosen.id], self.file, complete, meter or Meter(), request, end or End())
         slot = nullcontext() if self._slots is None or is_nested() else self._slots
         return Run(task, self._call, slot)
 
@@ -195,7 +197,7 @@ class Runner:
 
     @asynccontextmanager
     async def _run_inside(self, workflow: str | None, given: Any, call: Call) -> AsyncIterator[Any]:
-        async with self.run(workflow, given, request=call.request, meter=call.meter) as run:
+        async with self.run(workflow, given, request=call.request, meter=call.meter, end=call.end) as run:
             yield await run.outcome()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from composing import answer, asks, chat, echoing, events_of, one, runner, text
 from scripted import ScriptedAdapter, Step, says
-from upstream import deltas, streams, upstream
+from upstream import deltas, replies, streams, upstream
 
 from modelcompose.adapters.base import (
     ChoiceConstraint,
@@ -276,6 +276,53 @@ async def test_why_an_upstream_servers_stream_ended_is_handed_on(said: str | Non
             (model,) = workflow_models(opened)
             events = [event async for event in model.generate(asks("Hi"))]
     assert [event.reason for event in events if isinstance(event, Finish)] == [told]
+
+
+@pytest.mark.parametrize(("said", "told"), [("length", "length"), ("tool_calls", "stop"), (None, "stop")])
+async def test_why_an_upstream_servers_whole_answer_ended_is_handed_on(said: str | None, told: str) -> None:
+    body = {"choices": [{"message": {"content": "a"}, "finish_reason": said}]}
+    async with upstream(replies(body)) as server:
+        action = {"output": "${response.choices[0].message.content}", "body": {}}
+        component = {"type": "http-client", "base_url": server.url, "actions": [action]}
+        async with runner(one(component)) as opened:
+            (model,) = workflow_models(opened)
+            assert (await events_of(model, asks("Hi")))[-2:] == [Finish(told), Usage(0, 0)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        (one(chat(messages=USER, output="${item}")), "ab"),
+        (one(chat(messages=USER, output="<${result[]}>")), "<a><b>"),
+        (one(chat(messages=USER), output="Answer: ${output}"), "Answer: ab"),
+        (one(chat(messages=USER), openai={"output": "Said: ${output}"}), "Said: ab"),
+        (
+            {
+                "components": [chat(messages=USER, output="${item}"), {"id": "call", "type": "workflow"}],
+                "workflows": [
+                    {"id": "w", "jobs": [{"component": "call"}], "output": "Answer: ${output}"},
+                    {"id": "inner", "default": True, "jobs": [{"component": "m"}]},
+                ],
+            },
+            "Answer: ab",
+        ),
+    ],
+)
+async def test_why_a_model_ended_is_told_whatever_becomes_of_its_words(form: dict[str, Any], words: str) -> None:
+    scripts = ScriptedAdapter({"m": [TextDelta("a"), TextDelta("b"), Finish("length"), Usage(1, 2)]})
+    events = await answer(form, scripts, asks("Hi"))
+    assert spoken(events) == words
+    assert [event for event in events if isinstance(event, Finish)] == [Finish("length")]
+
+
+async def test_why_the_last_model_ended_says_nothing_of_another_jobs_words() -> None:
+    def script(request: GenerationRequest) -> list[Step]:
+        is_last = request.messages[0]["content"].startswith("better")
+        return [TextDelta("b"), Finish("length"), Usage(1, 1)] if is_last else says("first")
+
+    form = two(output="${jobs.draft.output}!")
+    events = await answer(form, ScriptedAdapter({"m": script}), asks("Hi"))
+    assert (spoken(events), events[-2]) == ("first!", Finish("stop"))
 
 
 # Several jobs ---------------------------------------------------------------------------------------------------------

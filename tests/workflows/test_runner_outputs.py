@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from modelcompose.adapters.events import Event, TextDelta
 from modelcompose.workflows.components.streams import ModelStream, gathered, put_for, replay, stream_in
 from modelcompose.workflows.outputs import hand_on, render_output
-from modelcompose.workflows.references import render_deep
 from modelcompose.workflows.schema import parse_deep
 
 TEXTS = st.sampled_from(
@@ -60,8 +59,7 @@ def scope(output: Any) -> dict[str, Any]:
 @given(tree=TREES, kind=st.sampled_from(["plain", "named", "deep"]))
 async def test_a_stream_changes_no_value(tree: Any, kind: str) -> None:
     templates = parse_deep(tree)
-    whole = scope(shape(kind, "12"))
-    expected = whole["output"] if templates is None else render_deep(templates, whole)
+    expected = await gathered(await render_output(templates, scope(shape(kind, "12"))))
     assert await gathered(await render_output(templates, scope(shape(kind, stream())))) == expected
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ...adapters.base import GenerationRequest
-from ...adapters.events import Usage
+from ...adapters.events import FinishReason, Usage
 from ..schema import Action
 
 
@@ -23,9 +23,16 @@ class Meter:
         self.usage += usage
 
 
+@dataclass(slots=True)
+class End:
+    """Why an answer ended: known once all of it was read, and None if nobody says."""
+
+    reason: FinishReason | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: `scope` has the roots that the action's templates see.
+    """One call: `scope` has the roots that the action's templates see, `end` is told why the answer ended.
 
     `request` is set where the answer to this call is the answer to a client's OpenAI request: what that asks for beyond
     its messages, this call has to honour.
@@ -34,6 +41,7 @@ class Call:
     scope: Mapping[str, Any]
     meter: Meter = field(default_factory=Meter)
     request: GenerationRequest | None = None
+    end: End = field(default_factory=End)
 
 
 class Component(Protocol):

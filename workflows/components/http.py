@@ -16,9 +16,9 @@ from ...adapters.events import Usage
 from ...adapters.upstream import finish_reason_of, said, usage_of
 from ..references import as_text, render_deep
 from ..schema import HttpAction, Retry
-from .call import Call, Meter
+from .call import Call, End
 from .items import BrokenStream, ItemDecoder, is_json, parsed
-from .streams import End, Form, ItemStream
+from .streams import Form, ItemStream
 
 LONGEST_ERROR = 2000
 """Characters of an upstream's error text that are handed on."""
@@ -63,10 +63,9 @@ async def exchange(client: httpx2.AsyncClient, target: Target, action: HttpActio
     response = await _send(client, target, request)
     try:
         if action.stream_format is None:
-            yield await _whole(target, response, call.meter)
+            yield await _whole(target, response, call)
         else:
-            end = End()
-            yield ItemStream(_items(target, response, action.stream_format, call.meter, end), action.stream_format, end)
+            yield ItemStream(_items(target, response, action.stream_format, call), action.stream_format)
     finally:
         await response.aclose()
 
@@ -184,7 +183,7 @@ async def _bytes(target: Target, response: httpx2.Response) -> AsyncGenerator[by
         raise _broken(target, str(error) or type(error).__name__) from error
 
 
-async def _whole(target: Target, response: httpx2.Response, meter: Meter) -> Any:
+async def _whole(target: Target, response: httpx2.Response, call: Call) -> Any:
     """The body as JSON if it says it is, else as text, or as a data URL if it is neither."""
     body = bytearray()
     async with aclosing(_bytes(target, response)) as pieces:
@@ -200,11 +199,12 @@ async def _whole(target: Target, response: httpx2.Response, meter: Meter) -> Any
         raise _broken(target, str(error)) from error
     except (UnicodeDecodeError, LookupError):
         return f"data:{kind or 'application/octet-stream'};base64,{base64.b64encode(body).decode()}"
-    meter.add(usage_of(answer) or NOTHING)
+    call.meter.add(usage_of(answer) or NOTHING)
+    _note_end(answer, call.end)
     return answer
 
 
-async def _items(target: Target, response: httpx2.Response, form: Form, meter: Meter, end: End) -> AsyncGenerator[Any]:
+async def _items(target: Target, response: httpx2.Response, form: Form, call: Call) -> AsyncGenerator[Any]:
     """What an answer's stream consists of, in this form."""
     decoder = ItemDecoder(form, _kind(response))
     # Servers that tell of the tokens more than once tell of all tokens so far.
@@ -214,17 +214,22 @@ async def _items(target: Target, response: httpx2.Response, form: Form, meter: M
             async for data in pieces:
                 for item in decoder.feed(data):
                     usage = usage_of(item) or usage
-                    end.reason = finish_reason_of(item) or end.reason
+                    _note_end(item, call.end)
                     yield item
                 if decoder.is_done:
                     return
         for item in decoder.finish():
             usage = usage_of(item) or usage
+            _note_end(item, call.end)
             yield item
     except BrokenStream as error:
         raise _broken(target, str(error)) from error
     finally:
-        meter.add(usage)
+        call.meter.add(usage)
+
+
+def _note_end(answer: Any, end: End) -> None:
+    end.reason = finish_reason_of(answer) or end.reason
 
 
 def _broken(target: Target, reason: str) -> UpstreamError:

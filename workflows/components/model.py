@@ -8,10 +8,10 @@ from typing import Any
 
 from ...adapters.base import Adapter, GenerationRequest
 from ...adapters.errors import InvalidRequest, UnsupportedParameter
-from ...adapters.events import Event, Usage
+from ...adapters.events import Event, Finish, Usage
 from ..references import Cast, cast, render_deep
 from ..schema import ChatAction, TextAction
-from .call import Call, Meter
+from .call import Call
 from .messages import messages_of, prompts_of
 from .params import honour, rendered, sampling_of
 from .streams import ModelStream, closing
@@ -42,7 +42,7 @@ class ChatModel:
         asked = honour(asked, call.request)
         if asked.echo:
             raise UnsupportedParameter.named("echo", "this workflow answers messages, which are no text to repeat.")
-        async with aclosing(metered(adapter.generate(asked), call.meter)) as events:
+        async with aclosing(noted(adapter.generate(asked), call)) as events:
             yield _stream(action, call, ModelStream(events, n=asked.n))
 
 
@@ -66,16 +66,18 @@ class TextModel:
             raise UnsupportedParameter.named("tools", "this workflow goes on with a text; it answers no messages.")
         is_repeated = _boolean(action, "echo", call) and not asked.echo
         texts = prompts if is_repeated else ("",) * len(prompts)
-        async with aclosing(metered(adapter.generate(asked), call.meter)) as events:
+        async with aclosing(noted(adapter.generate(asked), call)) as events:
             yield _stream(action, call, ModelStream(events, texts, asked.n, is_list))
 
 
-async def metered(events: AsyncIterator[Event], meter: Meter) -> AsyncGenerator[Event]:
-    """`events`, with what they took counted."""
+async def noted(events: AsyncIterator[Event], call: Call) -> AsyncGenerator[Event]:
+    """`events`, with what they took counted, and why the first answer ended."""
     async with aclosing(closing(events)) as parts:
         async for event in parts:
             if isinstance(event, Usage):
-                meter.add(event)
+                call.meter.add(event)
+            elif isinstance(event, Finish) and event.choice == 0:
+                call.end.reason = event.reason
             yield event
 
 

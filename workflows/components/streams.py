@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...adapters.events import CompletedChoice, Event, FinishReason, TextDelta, collect
+from ...adapters.events import CompletedChoice, Event, TextDelta, collect
 from ..references import as_text
 
 Form = Literal["text", "json"]
@@ -72,20 +72,12 @@ class ModelStream:
         return values if self.is_list else values[0]
 
 
-@dataclass(slots=True)
-class End:
-    """Why an answer ended: known once its last item was read, and None if its server does not say."""
-
-    reason: FinishReason | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class ItemStream:
     """The items of an HTTP answer; `form` None leaves open whether they add up to a text."""
 
     parts: AsyncGenerator[Any]
     form: Form | None = None
-    end: End = field(default_factory=End)
 
     def through(self, parts: AsyncGenerator[Any]) -> ItemStream:
         """The same stream, read from `parts`."""
