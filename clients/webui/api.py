@@ -175,8 +175,8 @@ async def _start(response: httpx2.Response) -> bytes:
     return await response.aread() if response.status_code >= 400 else b""
 
 
-def _headers(key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {key}"} if key else {}
+def _headers(key: str) -> dict[bytes, bytes]:
+    return {b"authorization": f"Bearer {key}".encode()} if key else {}  # also a wrong key with letters of all kinds
 
 
 async def _events(response: httpx2.Response) -> AsyncGenerator[ServerEvent]:

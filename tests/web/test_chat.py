@@ -279,7 +279,7 @@ def test_a_conversation_by_keyboard_alone(page: Page) -> None:
 def test_a_wrong_key_is_asked_for_again(page: Page, site: Site) -> None:
     expect(page.get_by_text("This server wants a key")).to_be_visible()
     expect(page.locator("#thread")).to_be_hidden()
-    page.get_by_label("API key").fill("wrong")
+    page.get_by_label("API key").fill("wröng ключ")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_have_text("That is not its key.")
     page.get_by_label("API key").fill(KEY)
