@@ -166,6 +166,20 @@ def test_a_model_is_shown_with_its_state(state: str, word: str, act: str) -> Non
     assert ("50%" in shown) is (state == "loading")
 
 
+def test_the_figures_of_all_models_are_added_up() -> None:
+    of = {"running": 2.0, "waiting": 3.0, "generated_tokens": 10.0}
+    memory = {"server": 2e8, "children": 1.3e9, "machine": 1.6e10}
+    before, now = (Counts(at, {"a": of, "b": {**of, "generated_tokens": 10 * at}}, memory) for at in (1.0, 3.0))
+    shown = glance([Model("a", "ready"), Model("b", "ready")], [], before, now)
+    tiles = re.findall(r'class="tile"><dt>(.*?)</dt><dd>(.*?)</dd>', shown)
+    assert tiles == [
+        ("Tokens a second", "10"),
+        ("Running", "4"),
+        ("Waiting in the queue", "6"),
+        ("Memory", "1.5 GB<small> of 16.0 GB</small>"),
+    ]
+
+
 def test_what_is_loaded_elsewhere_has_no_button() -> None:
     assert "data-act" not in glance([Model("m", "ready", is_ours=False)], [], None, Counts(0.0))
 

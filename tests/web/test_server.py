@@ -51,6 +51,8 @@ def test_a_model_that_cannot_be_loaded_says_why(page: Page) -> None:
     expect(card.get_by_role("status")).to_have_text("Loading")
     expect(card.get_by_role("status")).to_have_text("Failed")
     expect(card.locator(".detail")).to_contain_text("it has no config.json; it is empty")
+    card.get_by_role("button").evaluate("button => { button.dataset.model = 'nobody'; button.click() }")
+    expect(page.get_by_role("alert")).to_contain_text("no model 'nobody' here; this server has: ")
 
 
 def test_the_focus_stays_where_it_is_while_figures_change(page: Page) -> None:
