@@ -76,9 +76,11 @@ async def _with_workflows(
 ) -> Offer:
     # Pydantic and the rest of the workflows' room are of no use to those who only serve models.
     from ..workflows.model import workflow_models
+    from ..workflows.named_models import check_named_models
     from ..workflows.runner import Runner
     from ..workflows.runs import WorkflowRuns
 
+    check_named_models(compose, named)
     offered: list[Adapter] = []
 
     def find(name: str) -> Adapter | None:

@@ -111,4 +111,4 @@ def _webui(options: UpOptions, host: str, port: int) -> WebUIPlace | None:
 def _only(compose: Compose, workflow: str) -> Compose:
     from ..workflows.needed import needed_by
 
-    return compose._replace(file=needed_by(workflow, compose.file))
+    return needed_by(workflow, compose)

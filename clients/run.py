@@ -114,12 +114,18 @@ def _ready(server: RunServer, workflow: str | None, console: Console, still_runs
 
 
 def _checked(compose: Compose, workflow: str | None, given: Any) -> str:
-    """The id of the workflow that is meant; raises ModelNotFound, or InvalidRequest if an input is missing."""
+    """The id of the workflow that is meant.
+
+    Raises ModelNotFound, ConfigError if there is no model that it asks, or InvalidRequest if an input is missing.
+    """
     from ..workflows.given import accepted
     from ..workflows.graph import workflow_of
     from ..workflows.inputs import inputs_of
+    from ..workflows.named_models import check_named_models
+    from ..workflows.needed import needed_by
 
     found = workflow_of(compose.file, workflow)
+    check_named_models(needed_by(found.id, compose))
     accepted(found.id, inputs_of(found, compose.file), given)
     return found.id
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ..workflows.graph import default_workflow, model_name
 from ..workflows.inputs import Input, inputs_of
 from ..workflows.load import Compose
+from ..workflows.named_models import unknown_models
 from ..workflows.references import as_text
 from ..workflows.schema import BaseModelComponent, Component, HubModel, LocalModel, NamedModel
 from ..workflows.tree import ConfigErrors
@@ -36,8 +37,10 @@ def summary(compose: Compose) -> Iterator[str]:
         yield "  ".join(filter(None, (f"  {model_name(workflow)}", *notes)))
         yield from (f"      {_described(each)}" for each in inputs_of(workflow, compose.file))
     yield "Components"
+    unknown = unknown_models(compose)
     for component in compose.file.components:
-        yield f"  {component.id}  {_answers(component)}"
+        note = f"  (not in this file: up --model {unknown[component.id]}=...)" if component.id in unknown else ""
+        yield f"  {component.id}  {_answers(component)}{note}"
 
 
 def _described(each: Input) -> str:

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from .graph import action_of, component_of, default_workflow, model_name, workflow_of
+from .named_models import bringing
 from .schema import BaseModelComponent, Component, ComposeFile, NamedModel, Workflow, WorkflowAction
 
+if TYPE_CHECKING:
+    from .load import Compose
 
-def needed_by(id: str, file: ComposeFile) -> ComposeFile:
+
+def needed_by(id: str, compose: Compose) -> Compose:
     """The file with nothing but that workflow, those it calls, and the components of all of them.
 
     Raises ModelNotFound.
     """
+    file = compose.file
     workflow = workflow_of(file, id)
     found = {workflow.id: workflow}
-    components: dict[str, Component] = {}
+    components: set[str] = set()
     waiting = [workflow]
     while waiting:
         for component, called in _calls(waiting.pop(), file):
-            components[component.id] = component
+            components.add(component.id)
+            if isinstance(component, BaseModelComponent) and isinstance(component.model, NamedModel):
+                components.update(bringing(component.model.name, compose))
             if called is not None and called.id not in found:
                 found[called.id] = called
                 waiting.append(called)
-    return file.model_copy(
-        update={
-            "workflows": tuple(each for each in file.workflows if each.id in found),
-            "components": tuple(each for each in file.components if each.id in components),
-        }
-    )
+    part = {
+        "workflows": tuple(each for each in file.workflows if each.id in found),
+        "components": tuple(each for each in file.components if each.id in components),
+    }
+    return compose._replace(file=file.model_copy(update=part))
 
 
 def _calls(workflow: Workflow, file: ComposeFile) -> Iterator[tuple[Component, Workflow | None]]:

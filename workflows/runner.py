@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from ..adapters.base import Adapter, GenerationRequest, ModelState
-from ..adapters.errors import ModelNotFound, ModelUnavailable
+from ..adapters.errors import ModelUnavailable
 from ..adapters.transformers.adapter import TransformersAdapter
 from ..adapters.transformers.settings import ModelSettings
 from ..adapters.vllm.adapter import UpstreamAdapter
@@ -192,7 +192,8 @@ class Runner:
     def _named(self, name: str) -> Adapter:
         adapter = self._find_model(name)
         if adapter is None:
-            raise ModelNotFound(f"this server has no model '{name}'")
+            # Whether it will ever be here was looked at before; it can only be at a server that has not answered yet.
+            raise ModelUnavailable(f"no server has told of a model '{name}' yet", retry_after=2)
         return adapter
 
     @asynccontextmanager

@@ -114,6 +114,20 @@ def test_a_wrong_file_is_told_at_once(tmp_path: Path, text: str, words: str) -> 
         assert "Traceback" not in ended.stderr
 
 
+def test_a_model_that_nothing_here_has_is_told_at_once(tmp_path: Path) -> None:
+    text = """
+components:
+  - {id: llm, type: model, task: chat-completion, model: {name: bundeld}, default: true}
+  - {id: small, type: model, task: chat-completion, model: bundled, preload: false}
+"""
+    (tmp_path / "model-compose.yml").write_text(text, encoding="utf-8")
+    words = "component 'llm' asks the model 'bundeld', which this server will not have unless --model bundeld=... adds it"
+    for command, hint in ((("up", "-d"), "; did you mean 'bundled'?\n"), (("run", "-i", '{"user_prompt": "Hi"}'), "")):
+        ended = call(*command, cwd=tmp_path)
+        assert ended.returncode == 2, ended.stderr
+        assert words + hint in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

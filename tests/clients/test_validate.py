@@ -51,6 +51,15 @@ def test_a_model_of_other_servers_is_named_by_their_urls(tmp_path: Path, capsys:
     assert "  default  chat-completion  http://a:1/v1 http://b:2/v1\n" in capsys.readouterr().out
 
 
+def test_a_model_that_the_file_has_not_is_said_to_be_for_the_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = TWO.replace("HuggingFaceTB/SmolLM3-3B", "{name: big}")
+    (tmp_path / "a.yml").write_text(text, encoding="utf-8")
+    assert run(ComposeOptions(files=(tmp_path / "a.yml",))) == 0
+    assert "  llm  chat-completion  big  (not in this file: up --model big=...)\n" in capsys.readouterr().out
+
+
 def test_a_bad_file_is_told_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "a.yml"
     file.write_text(TWO.replace("support", "shout").replace("component: shell", "component: shel"), encoding="utf-8")

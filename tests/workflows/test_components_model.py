@@ -9,7 +9,7 @@ from composing import asks, chat, one, text, value_of
 from scripted import ScriptedAdapter, Step, says
 
 from modelcompose.adapters.base import GenerationRequest, Sampling
-from modelcompose.adapters.errors import InvalidRequest, ModelNotFound
+from modelcompose.adapters.errors import InvalidRequest, ModelUnavailable
 from modelcompose.adapters.events import Finish, TextDelta, ToolCallDelta, Usage
 from modelcompose.workflows.components.params import honour
 
@@ -181,8 +181,8 @@ async def test_no_prompt_is_a_missing_input() -> None:
     assert caught.value.param == "prompt"
 
 
-async def test_an_unknown_model_is_named() -> None:
-    with pytest.raises(ModelNotFound, match="'nobody'"):
+async def test_a_model_that_no_server_has_told_of_is_named() -> None:
+    with pytest.raises(ModelUnavailable, match="'nobody'"):
         await value_of(one(chat("nobody")), {"prompt": "Hi"}, adapter())
 
 

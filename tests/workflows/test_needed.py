@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from composing import chat, text
 
 from modelcompose.adapters.errors import ModelNotFound
+from modelcompose.workflows.load import Compose
 from modelcompose.workflows.needed import needed_by
 from modelcompose.workflows.schema import ComposeFile
 
@@ -48,11 +50,25 @@ FILE = ComposeFile.model_validate(
 def test_what_is_called_comes_along_in_the_order_of_the_file(
     id: str, workflows: list[str], components: list[str]
 ) -> None:
-    part = needed_by(id, FILE)
+    part = needed_by(id, Compose(FILE, Path(), ())).file
     assert [each.id for each in part.workflows] == workflows
     assert [each.id for each in part.components] == components
 
 
+def test_what_brings_a_model_that_is_named_comes_along(tmp_path: Path) -> None:
+    model = {"type": "model", "task": "chat-completion"}
+    small = {**model, "id": "small", "model": {"provider": "local", "path": "./small"}}
+    far = {**model, "id": "far", "driver": "vllm", "base_url": ["http://far:1/v1"]}
+    file = ComposeFile.model_validate(
+        {
+            "components": [small, far, chat("other"), {**chat("small"), "id": "asks"}],
+            "workflows": [{"id": "w", "jobs": [job("asks")]}],
+        }
+    )
+    part = needed_by("w", Compose(file, tmp_path, ()))
+    assert [each.id for each in part.file.components] == ["small", "far", "asks"]
+
+
 def test_an_unknown_workflow() -> None:
     with pytest.raises(ModelNotFound):
-        needed_by("nothing", FILE)
+        needed_by("nothing", Compose(FILE, Path(), ()))

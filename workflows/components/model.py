@@ -17,7 +17,7 @@ from .params import honour, rendered, sampling_of
 from .streams import ModelStream, closing
 
 Find = Callable[[], tuple[Adapter, str]]
-"""The adapter of a model and the name it goes by there; raises ModelNotFound."""
+"""The adapter of a model and the name it goes by there; raises ModelUnavailable."""
 
 
 class ChatModel:

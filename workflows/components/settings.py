@@ -12,7 +12,7 @@ from ...adapters.transformers.settings import ModelSettings
 from ...adapters.vllm.connection import Patience
 from ...adapters.vllm.managed import ManagedSettings
 from ...adapters.vllm.settings import UpstreamSettings
-from ..schema import BundledModel, ChatModelComponent, HubModel, LocalModel, TextModelComponent
+from ..schema import BundledModel, ChatModelComponent, HubModel, LocalModel, NamedModel, TextModelComponent
 
 DEFAULT_CONCURRENCY = ModelSettings(name="", source="").max_concurrent_count
 
@@ -46,6 +46,18 @@ def settings_of(component: ChatModelComponent | TextModelComponent, folder: Path
         keep_alive=component.keep_alive,
         max_waiting_count=component.max_waiting_count,
     )
+
+
+def names_of(component: ChatModelComponent | TextModelComponent, folder: Path) -> frozenset[str] | None:
+    """What the models that a component brings are called here; None if its servers may have any."""
+    match component.model:
+        case NamedModel():
+            return frozenset()
+        case None:
+            return None
+        case HubModel(repository=name) if component.base_url:
+            return frozenset({name, *component.aliases})
+    return frozenset({_name_and_source(component, folder)[0], *component.aliases})
 
 
 def _upstream(component: ChatModelComponent | TextModelComponent) -> UpstreamSettings:
