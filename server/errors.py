@@ -51,7 +51,7 @@ _STATUS: dict[type[ComposeError], int] = {
     UpstreamError: 502,
     ComposeError: 500,
 }
-_TYPES = {429: "rate_limit_error", 503: "service_unavailable_error"}
+_TYPES = {409: "cancelled_error", 429: "rate_limit_error", 503: "service_unavailable_error"}
 
 
 class Failure(msgspec.Struct, frozen=True):

@@ -34,7 +34,7 @@ class RunBody(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """Why a run failed, and in which job."""
+    """Why a run has no output, and in which job it failed."""
 
     message: str
     type: str
@@ -44,7 +44,7 @@ class ErrorBody(BaseModel):
 
 
 class TaskBody(BaseModel):
-    """A run that was asked for; it has its output when it is completed, and an error when it is failed."""
+    """A run that was asked for; it has its output when it is completed, and an error when it is failed or cancelled."""
 
     task_id: str
     status: RunState

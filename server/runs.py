@@ -37,6 +37,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"model": TaskBody, "content": {"text/event-stream": _STREAM}, "description": "What has come of the run"},
     ACCEPTED: {"model": TaskBody, "description": "The run has begun, and nobody waits for it"},
     400: {"model": TaskBody, "description": "The input is wrong"},
+    409: {"model": TaskBody, "description": "Somebody has cancelled the run"},
     500: {"model": TaskBody, "description": "The run has failed"},
 }
 

@@ -9,9 +9,10 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from ..adapters.errors import ComposeError
 from ..adapters.events import Usage
 from ..adapters.runs import News, Run, RunState
-from .errors import Failure, log_unexpected, run_failure
+from .errors import CANCELLED, Failure, log_unexpected, run_failure
 from .record import Record
 
 Tell = Callable[[News], Awaitable[None]]
@@ -103,6 +104,11 @@ class Tasks:
             async with run, aclosing(run.news(stream=stream)) as news:
                 async for each in news:
                     await tell(each)
+        except asyncio.CancelledError:
+            if run.state == "cancelled":
+                left = ComposeError("the run was cancelled, for nobody waited for it any more", code=CANCELLED)
+                failure = run_failure(left, record)
+            raise
         except Exception as error:
             log_unexpected(error, record)
             failure = run_failure(run.error or error, record)

@@ -308,7 +308,11 @@ async def test_a_client_that_leaves_a_stream_ends_its_run() -> None:
     async with serving(STREAM, adapter) as server:
         async with server.stream({"prompt": "x"}) as response:
             await anext(response.aiter_bytes())
+            id = response.headers["x-task-id"]
         await eventually(lambda: adapter.closed_early == 1)
+        task = await server.until(id, "cancelled")
+        assert task["error"]["type"] == "cancelled_error"
+        assert "nobody waited for it any more" in task["error"]["message"]
 
 
 async def test_a_server_that_shuts_down_says_so_in_its_streams() -> None:
@@ -355,9 +359,17 @@ async def test_a_task_can_be_cancelled_whoever_waits_for_it() -> None:
     async with serving(STREAM, adapter) as server:
         id = (await server.run({"prompt": "x"}, wait_for_completion=False)).json()["task_id"]
         await server.until(id, "processing")
-        cancelled = await server.http.post(f"/api/tasks/{id}/cancel")
-        assert cancelled.json()["status"] == "cancelled"
-        assert (await server.http.post(f"/api/tasks/{id}/cancel")).json()["status"] == "cancelled"
+        cancelled = (await server.http.post(f"/api/tasks/{id}/cancel")).json()
+        assert (cancelled["status"], cancelled["jobs"]) == ("cancelled", {"default": "cancelled"})
+        assert cancelled["error"] == {
+            "message": "the run was cancelled",
+            "type": "cancelled_error",
+            "param": None,
+            "code": "cancelled",
+            "job": None,
+        }
+        assert (await server.http.post(f"/api/tasks/{id}/cancel")).json() == cancelled
+        assert (await server.http.get(f"/api/tasks/{id}")).json() == cancelled
         assert adapter.closed_early == 1
 
 
