@@ -121,7 +121,9 @@ components:
   - {id: small, type: model, task: chat-completion, model: bundled, preload: false}
 """
     (tmp_path / "model-compose.yml").write_text(text, encoding="utf-8")
-    words = "component 'llm' asks the model 'bundeld', which this server will not have unless --model bundeld=... adds it"
+    words = (
+        "component 'llm' asks the model 'bundeld', which this server will not have unless --model bundeld=... adds it"
+    )
     for command, hint in ((("up", "-d"), "; did you mean 'bundled'?\n"), (("run", "-i", '{"user_prompt": "Hi"}'), "")):
         ended = call(*command, cwd=tmp_path)
         assert ended.returncode == 2, ended.stderr
