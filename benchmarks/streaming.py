@@ -136,7 +136,10 @@ def serve(make: Any, load: Load, sock: socket.socket, pipe: multiprocessing.conn
 
 def measure(make: Any, load: Load) -> Result:
     """Start a server of its own, warm it up with one round, and measure the next."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    # With its protocol's number, or asyncio would let small pieces wait for acknowledgements.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
     pipe, theirs = multiprocessing.Pipe()
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(make, load, listener, theirs))
     server.start()
