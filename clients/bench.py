@@ -17,7 +17,7 @@ from .asked import asked_server
 from .bench_load import Load, ask
 from .bench_report import Answer, Report
 from .console import Console, explained, open_console
-from .exit_codes import FAILED, INTERRUPTED, WRONG
+from .exit_codes import FAILED, INTERRUPTED, exit_code_of
 from .run import read_input
 
 
@@ -36,7 +36,7 @@ class BenchOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(options: BenchOptions) -> int:
-    """Measure and print; exit code 0, 1 if a request failed or no server could be had, 2 if the options are wrong.
+    """Measure and print; exit code 0, 1 if a request failed or no server could be had, 2 if what is asked is wrong.
 
     After Ctrl-C, which prints what was measured until then, it is 130.
     """
@@ -45,12 +45,9 @@ def run(options: BenchOptions) -> int:
         body = _body(options)
         with asked_server(options.url, options.model, options.api_key, console) as (url, model):
             return _measure(_load(options, url, {**body, "model": model}), model, options, console)
-    except (ConfigError, InvalidRequest) as error:
-        console.say(explained(error), "red")
-        return WRONG
     except ComposeError as error:
         console.say(explained(error), "red")
-        return FAILED
+        return exit_code_of(error)
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -77,8 +74,10 @@ def _measure(load: Load, model: str, options: BenchOptions, console: Console) ->
     """Ask once for nothing, which warms the server up and shows what is wrong, then as often as is wanted."""
     answers: list[Answer] = []
     asyncio.run(ask(load._replace(requests=1), answers.append))
-    if (error := answers.pop().error) is not None:
-        raise ModelUnavailable(f"{model} cannot be measured: {error}")
+    first = answers.pop()
+    if first.error is not None:
+        kind = InvalidRequest if first.is_refused else ModelUnavailable
+        raise kind(f"{model} cannot be measured: {first.error}")
     began, is_whole = time.perf_counter(), True
     try:
         with _counted(load.requests, answers) as note:

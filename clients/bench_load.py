@@ -16,6 +16,7 @@ from ..adapters.upstream import said
 from .bench_report import Answer
 
 SECONDS_TO_CONNECT = 10.0
+_REFUSED = (400, 401, 403, 404, 413, 422)
 _TEXTS = ("content", "reasoning_content", "reasoning")
 
 
@@ -53,6 +54,7 @@ async def answer(client: httpx2.AsyncClient, load: Load) -> Answer:
             if response.is_success:
                 await _read(response, found)
             else:
+                found.is_refused = response.status_code in _REFUSED
                 found.error = said((await response.aread()).decode(errors="replace")) or response.reason_phrase
     except httpx2.HTTPError as error:
         found.error = f"the connection broke: {error or type(error).__name__}"

@@ -19,7 +19,8 @@ PERCENTILES = (50, 90, 99)
 class Answer:
     """One request: when it was sent and when each piece came, in seconds on one clock; `error` if it failed.
 
-    `tokens` and `prompt_tokens` are the server's own count, None if it gave none.
+    `is_refused` says that the server found the request itself wrong. `tokens` and `prompt_tokens` are the server's own
+    count, None if it gave none.
     """
 
     sent: float
@@ -28,6 +29,7 @@ class Answer:
     tokens: int | None = None
     prompt_tokens: int | None = None
     error: str | None = None
+    is_refused: bool = False
 
     @property
     def made(self) -> int:

@@ -12,6 +12,7 @@ from ..adapters.errors import ComposeError
 from .asked import asked_server
 from .console import explained, open_console
 from .conversation import Conversation, explain
+from .exit_codes import FAILED, INTERRUPTED, exit_code_of
 from .talk import talk
 
 
@@ -27,7 +28,10 @@ class ChatOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(options: ChatOptions) -> int:
-    """Chat until the input ends; the exit code is 0, 1 if a server or an answer could not be had, 130 after Ctrl-C."""
+    """Chat until the input ends; the exit code is 0, 1 if a server or an answer could not be had, 130 after Ctrl-C.
+
+    If there is no such model, or the server wants a key, it is 2.
+    """
     console = open_console()
     try:
         with (
@@ -41,12 +45,12 @@ def run(options: ChatOptions) -> int:
                 answer_lines(conversation, sys.stdin)
     except ComposeError as error:
         console.say(explained(error), "red")
-        return 1
+        return exit_code_of(error)
     except openai.OpenAIError as error:
         console.say(f"model-compose: {explain(error)}", "red")
-        return 1
+        return FAILED
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return 0
 
 

@@ -345,7 +345,7 @@ def bench(  # noqa: PLR0913 (an option is a parameter)
 
     All answers are streamed. One goes first and is not counted. Ctrl-C shows what was measured until then.
 
-    The exit code is 0 if all were answered, 1 if one was not, and 2 if the options are wrong.
+    The exit code is 0 if all were answered, 1 if one was not, and 2 if the options or the inputs are wrong.
     """
     from .bench import BenchOptions
     from .bench import run as run_bench

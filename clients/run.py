@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..adapters.errors import ComposeError, ConfigError, InvalidRequest, ModelNotFound, Unauthorized
+from ..adapters.errors import ComposeError, ConfigError
 from .compose_files import ComposeOptions, read
 from .console import Console, Unseen, explained, open_console
-from .exit_codes import FAILED, INTERRUPTED, WRONG
+from .exit_codes import FAILED, INTERRUPTED, exit_code_of
 from .own_server import own_server
 from .reach import wait_until_ready
 from .run_answer import RunServer, answers, workflow_card
@@ -49,12 +49,9 @@ def run(options: RunOptions) -> int:
             with closing(answers(server, workflow, given)) as told:
                 for each in told:
                     display.show(each)
-    except (ConfigError, InvalidRequest, ModelNotFound, Unauthorized) as error:
-        console.say(explained(error), "red")
-        return WRONG
     except ComposeError as error:
         console.say(explained(error), "red")
-        return FAILED
+        return exit_code_of(error)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

@@ -103,7 +103,7 @@ def test_it_prints_a_table(server: Server) -> None:
     ("arguments", "code", "words"),
     [
         (("broken",), 1, "broken cannot be measured: it broke"),
-        (("nothing",), 1, "no model 'nothing' at"),
+        (("nothing",), 2, "no model 'nothing' at"),
         (("m", "--input", "[1]"), 2, "--input is an object"),
         (("m", "--input", "{"), 2, "--input is not valid JSON"),
         (("m", "-n", "0"), 2, "--requests"),
@@ -141,3 +141,6 @@ workflow: {id: say}
     ended = call("bench", "say", "-n", "2", "-i", '{"word": "a", "mark": "!"}', "--json", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["model"] == "say"
+    ended = call("bench", "say", cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "say cannot be measured: workflow 'say' needs the input 'word' and 'mark'" in ended.stderr

@@ -193,7 +193,7 @@ def test_a_server_that_is_not_there_is_told_in_one_line() -> None:
 
 def test_a_model_that_a_server_does_not_have_is_told_with_those_it_has(talker: Talker) -> None:
     ended = call("chat", "no/such", "--url", talker.url, stdin="Hello!\n")
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert ended.stderr == f"model-compose: no model 'no/such' at {talker.url}; it has: parrot\n"
 
 
