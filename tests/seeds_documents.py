@@ -47,13 +47,21 @@ class Seed(NamedTuple):
 
     @property
     def file(self) -> Path:
-        return self.folder / "model-compose.yml"
+        return self.spelled("flat")
+
+    def spelled(self, spelling: str) -> Path:
+        """Its example: the flat spelling is the file that a reader has, the others lie beside their tests."""
+        if spelling == "flat":
+            return self.folder / "model-compose.yml"
+        return ROOT / "tests" / "workflows" / "files" / self.folder.name / f"{spelling}.yml"
 
 
+SPELLINGS = ("flat", "action", "job")
 SEEDS = [Seed(file.stem) for file in sorted((ROOT / "tests" / "seeds").glob("*.md"))]
 SIGNS: dict[str, int] = {}
 """Of each snippet that a test is about a text that no other has, and in how many documents it stands."""
 
+every_spelling = pytest.mark.parametrize("spelling", SPELLINGS)
 every_seed = pytest.mark.parametrize("seed", SEEDS, ids=[seed.name for seed in SEEDS])
 
 
@@ -78,17 +86,33 @@ def in_place(seed: Seed, snippet: str) -> tuple[str, ...]:
     return ("\n".join([*lines[:begin], textwrap.indent(snippet, indent), *lines[end:]]),)
 
 
-def on_top(seed: Seed, snippet: str) -> tuple[str, ...]:
+def on_top(seed: Seed, snippet: str, spelling: str = "flat") -> tuple[str, ...]:
     """The example's file, and the snippet as a file of its own that is merged over it."""
-    text = seed.file.read_text(encoding="utf-8")
+    text = seed.spelled(spelling).read_text(encoding="utf-8")
     if snippet.startswith(("component:", "workflow:", "workflows:")):
         return text, snippet
-    named = re.search(r"^component:\n  (id: .*\n)", text, re.MULTILINE)
+    named = re.search(r"^components?:\n  (?:- )?(id: .*\n)", text, re.MULTILINE)
     return text, "component:\n" + textwrap.indent((named[1] if named else "") + snippet, "  ")
 
 
+def on_top_of_action(seed: Seed, snippet: str) -> tuple[str, ...]:
+    """As `on_top`, the example spelled with `action:`."""
+    return on_top(seed, snippet, "action")
+
+
+def on_top_of_job(seed: Seed, snippet: str) -> tuple[str, ...]:
+    """As `on_top`, the example spelled with `job:` and `adapter:`."""
+    return on_top(seed, snippet, "job")
+
+
+def example(name: str, spelling: str) -> Path:
+    """The file of the example in the folder of that name."""
+    return next(seed for seed in SEEDS if seed.folder.name == name).spelled(spelling)
+
+
 Paste = Callable[[Seed, str], tuple[str, ...]]
-both_ways = pytest.mark.parametrize("paste", [in_place, on_top])
+on_tops = pytest.mark.parametrize("paste", [on_top, on_top_of_action, on_top_of_job])
+all_ways = pytest.mark.parametrize("paste", [in_place, on_top, on_top_of_action, on_top_of_job])
 
 
 def written(folder: Path, texts: tuple[str, ...]) -> list[Path]:

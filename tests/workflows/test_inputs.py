@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from loading import CHAT, loaded
 
 from modelcompose.workflows.inputs import Input, inputs_of
-from modelcompose.workflows.load import load
 
-FILES = Path(__file__).parent / "files"
 TEXT = "component: {type: model, task: text-generation, model: bundled}\n"
 SHELL = "component: {id: c, type: shell, command: 'echo ${input.x}'}\n"
 
@@ -24,33 +21,6 @@ def read(text: str) -> list[Input]:
 
 def told(text: str) -> list[tuple[str, str, bool, Any]]:
     return [(each.name, each.type, each.required, each.default) for each in read(text)]
-
-
-@pytest.mark.parametrize(
-    ("example", "table"),
-    [
-        (
-            "chat-completion",
-            [
-                Input("system_prompt", "text", required=False),
-                Input("user_prompt", "text", required=True),
-                Input("temperature", "number", required=False, default=0.7),
-            ],
-        ),
-        ("text-generation", [Input("prompt", "text", required=True)]),
-        (
-            "vllm-chat-completion-stream",
-            [
-                Input("prompt", "text", required=True),
-                Input("temperature", "number", required=False, default=0.7),
-            ],
-        ),
-    ],
-)
-@pytest.mark.parametrize("spelling", ["flat", "action", "job"])
-def test_the_examples_read_what_their_tables_say(example: str, table: list[Input], spelling: str) -> None:
-    file = load([FILES / example / f"{spelling}.yml"], env={}).file
-    assert list(inputs_of(file.workflows[0], file)) == table
 
 
 @pytest.mark.parametrize(

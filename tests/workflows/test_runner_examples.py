@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from composing import asks, echoing, events_of, only_talking
 from scripted import ScriptedAdapter, says
+from seeds_documents import every_spelling, example
 from upstream import deltas, streams, upstream
 
 from modelcompose.adapters.base import GenerationRequest
@@ -20,30 +21,26 @@ from modelcompose.workflows.load import load
 from modelcompose.workflows.model import workflow_models
 from modelcompose.workflows.runner import Runner
 
-FILES = Path(__file__).parent / "files"
-SPELLINGS = pytest.mark.parametrize("spelling", ["flat", "action", "job"])
 SMOLLM = "HuggingFaceTB/SmolLM3-3B"
 
 
-def example(name: str, spelling: str, scripts: ScriptedAdapter | None = None) -> Runner:
+def runner_of(name: str, spelling: str, scripts: ScriptedAdapter | None = None) -> Runner:
     @asynccontextmanager
     async def open_model(settings: Any) -> Any:
         assert settings.source == SMOLLM
         yield scripts
 
-    return Runner(load([FILES / name / f"{spelling}.yml"], env={}), open_model=open_model)
+    return Runner(load([example(name, spelling)], env={}), open_model=open_model)
 
 
-@SPELLINGS
+@every_spelling
 async def test_chat_completion(spelling: str) -> None:
     scripts = ScriptedAdapter({SMOLLM: says("Qu", "bits")})
-    async with example("chat-completion", spelling, scripts) as opened:
+    async with runner_of("chat-completion", spelling, scripts) as opened:
         given = {"system-prompt": "You are a helpful AI assistant.", "user-prompt": "Explain quantum computing."}
         async with opened.run(given=given) as run:
             assert await run.value() == {"generated": "Qubits"}
-        request = scripts.requests[0]
-        assert [message["role"] for message in request.messages] == ["system", "user"]
-        assert (request.sampling.temperature, request.sampling.max_length) == (0.7, 2048)
+        assert [message["role"] for message in scripts.requests[0].messages] == ["system", "user"]
         with pytest.raises(InvalidRequest) as caught:
             opened.run(given={"system_prompt": "x"})
         assert caught.value.param == "user_prompt"
@@ -52,10 +49,10 @@ async def test_chat_completion(spelling: str) -> None:
         assert await events_of(model, asks("Hi")) == says("Qu", "bits")
 
 
-@SPELLINGS
+@every_spelling
 async def test_text_generation(spelling: str) -> None:
     scripts = ScriptedAdapter({SMOLLM: says(", far away")})
-    async with example("text-generation", spelling, scripts) as opened:
+    async with runner_of("text-generation", spelling, scripts) as opened:
         async with opened.run(given={"prompt": "Once upon a time"}) as run:
             assert await run.value() == {"generated": "Once upon a time, far away"}
         (model,) = workflow_models(opened)
@@ -63,11 +60,11 @@ async def test_text_generation(spelling: str) -> None:
         assert events == says(", far away")
 
 
-@SPELLINGS
+@every_spelling
 async def test_vllm_chat_completion_stream(spelling: str, tmp_path: Path) -> None:
     more = asyncio.Event()
     async with upstream(streams(*deltas("Pri", "vacy"), more, *deltas("!"), b"data: [DONE]\n\n")) as server:
-        text = (FILES / "vllm-chat-completion-stream" / f"{spelling}.yml").read_text(encoding="utf-8")
+        text = example("vllm-chat-completion-stream", spelling).read_text(encoding="utf-8")
         path = tmp_path / "model-compose.yml"
         path.write_text(text.replace("port: 8000", f"port: {server.port}"), encoding="utf-8")
         async with Runner(only_talking(load([path], env={}))) as opened:

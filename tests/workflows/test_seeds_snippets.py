@@ -20,10 +20,11 @@ from seeds_documents import (
     Paste,
     Seed,
     about,
-    both_ways,
+    all_ways,
     every_seed,
+    every_spelling,
     in_place,
-    on_top,
+    on_tops,
     rows,
     without,
     written,
@@ -83,7 +84,7 @@ def test_every_snippet_is_tried_by_one_test() -> None:
 # Another model -------------------------------------------------------------------------------------------------------
 
 
-@both_ways
+@all_ways
 @about("  model: microsoft/DialoGPT-", count=4)
 async def test_two_models_are_one_too_many_and_either_alone_is_taken(
     seed: Seed, snippet: str, paste: Paste, tmp_path: Path
@@ -105,7 +106,7 @@ async def test_two_models_are_one_too_many_and_either_alone_is_taken(
 # Parameters ----------------------------------------------------------------------------------------------------------
 
 
-@both_ways
+@all_ways
 @about("pad_token_id", count=3)
 async def test_parameters_of_a_chat(seed: Seed, snippet: str, paste: Paste, tmp_path: Path) -> None:
     paths = written(tmp_path, paste(seed, snippet))
@@ -118,7 +119,7 @@ async def test_parameters_of_a_chat(seed: Seed, snippet: str, paste: Paste, tmp_
         await run(paths, {**GIVEN, "temperature": "warm"})
 
 
-@both_ways
+@all_ways
 @about("top_k: 50", count=1)
 async def test_parameters_of_a_text(seed: Seed, snippet: str, paste: Paste, tmp_path: Path) -> None:
     output, (request,) = await run(written(tmp_path, paste(seed, snippet)), {"prompt": "Once"})
@@ -128,7 +129,7 @@ async def test_parameters_of_a_text(seed: Seed, snippet: str, paste: Paste, tmp_
     assert sampling.repetition_penalty == 1.1
 
 
-@both_ways
+@all_ways
 @about("max_output_length: 1024", count=1)
 async def test_parameters_of_a_text_from_the_input(seed: Seed, snippet: str, paste: Paste, tmp_path: Path) -> None:
     paths = written(tmp_path, paste(seed, snippet))
@@ -142,7 +143,7 @@ async def test_parameters_of_a_text_from_the_input(seed: Seed, snippet: str, pas
 # Messages and prompts ------------------------------------------------------------------------------------------------
 
 
-@both_ways
+@all_ways
 @about("conversation_history", count=3)
 async def test_a_conversation_of_several_turns(seed: Seed, snippet: str, paste: Paste, tmp_path: Path) -> None:
     paths = written(tmp_path, paste(seed, snippet))
@@ -158,7 +159,7 @@ async def test_a_conversation_of_several_turns(seed: Seed, snippet: str, paste: 
     assert contents(request) == [("system", "Be brief."), ("user", "Hello")]
 
 
-@both_ways
+@all_ways
 @about("additional_instructions", count=2)
 async def test_a_system_message_of_parts(seed: Seed, snippet: str, paste: Paste, tmp_path: Path) -> None:
     paths = written(tmp_path, paste(seed, snippet))
@@ -189,7 +190,7 @@ async def test_roles_are_workflows(seed: Seed, snippet: str, tmp_path: Path) -> 
         assert caught.value.param == name
 
 
-@both_ways
+@all_ways
 @about("### Instruction", count=1)
 async def test_a_template_around_the_prompt(seed: Seed, snippet: str, paste: Paste, tmp_path: Path) -> None:
     output, (request,) = await run(written(tmp_path, paste(seed, snippet)), {"instruction": "Write a poem."})
@@ -199,7 +200,7 @@ async def test_a_template_around_the_prompt(seed: Seed, snippet: str, paste: Pas
     assert request.sampling.max_tokens == 2048
 
 
-@both_ways
+@all_ways
 @about("input.template", count=1)
 async def test_an_unquoted_colon_is_told_with_the_quoted_form(
     seed: Seed, snippet: str, paste: Paste, tmp_path: Path
@@ -248,7 +249,7 @@ def server_of(compose: Compose) -> HttpServerComponent:
     return component
 
 
-@both_ways
+@all_ways
 @about("start:", count=2)
 def test_a_list_of_one_command_line_is_that_line(seed: Seed, snippet: str, paste: Paste, tmp_path: Path) -> None:
     component = server_of(load(written(tmp_path, paste(seed, snippet)), env={}))
@@ -257,10 +258,11 @@ def test_a_list_of_one_command_line_is_that_line(seed: Seed, snippet: str, paste
     assert line.startswith("python -m vllm.entrypoints.openai.api_server --model ")
 
 
+@on_tops
 @about("max_tokens: ${input", count=1)
-async def test_a_body_with_parameters_from_the_input(seed: Seed, snippet: str, tmp_path: Path) -> None:
+async def test_a_body_with_parameters_from_the_input(seed: Seed, snippet: str, paste: Paste, tmp_path: Path) -> None:
     async with upstream(streams(*deltas("Hel", "lo"), b"data: [DONE]\n\n")) as server:
-        texts = [text.replace("port: 8000", f"port: {server.port}") for text in on_top(seed, snippet)]
+        texts = [text.replace("port: 8000", f"port: {server.port}") for text in paste(seed, snippet)]
         paths = written(tmp_path, tuple(texts))
         assert (await run(paths, {"prompt": "Hi"}))[0] == "Hello"
         assert (await run(paths, {"prompt": "Hi", "max_tokens": 5, "temperature": "0.1", "top_p": 1}))[0] == "Hello"
@@ -279,9 +281,10 @@ OUTPUTS = ("Output Format", "输出格式", "출력 형식")
 YES_AND_NO = {"Yes": True, "是": True, "예": True, "No": False, "否": False, "아니오": False}
 
 
+@every_spelling
 @every_seed
-def test_the_table_of_inputs_is_what_the_example_reads(seed: Seed) -> None:
-    compose = load([seed.file], env={})
+def test_the_table_of_inputs_is_what_the_example_reads(seed: Seed, spelling: str) -> None:
+    compose = load([seed.spelled(spelling)], env={})
     read = [
         (each.name, each.type, each.required, "-" if each.default is None else str(each.default))
         for each in inputs_of(compose.file.workflows[0], compose.file)
@@ -291,12 +294,13 @@ def test_the_table_of_inputs_is_what_the_example_reads(seed: Seed) -> None:
     assert told
 
 
+@every_spelling
 @every_seed
-async def test_the_table_of_outputs_is_what_the_example_gives(seed: Seed, tmp_path: Path) -> None:
+async def test_the_table_of_outputs_is_what_the_example_gives(seed: Seed, spelling: str, tmp_path: Path) -> None:
     ((name, type, *_),) = rows(seed, *OUTPUTS)
     assert type.split()[0] == "text"
     async with upstream(streams(*deltas("Hel", "lo"), b"data: [DONE]\n\n")) as server:
-        text = seed.file.read_text(encoding="utf-8").replace("port: 8000", f"port: {server.port}")
+        text = seed.spelled(spelling).read_text(encoding="utf-8").replace("port: 8000", f"port: {server.port}")
         output, requests = await run(written(tmp_path, (text,)), {**GIVEN, "prompt": "Once"})
     if name == "-":
         assert output == "Hello"
@@ -306,9 +310,10 @@ async def test_the_table_of_outputs_is_what_the_example_gives(seed: Seed, tmp_pa
         assert output == {name: f"Once{SAID}Once" if request.prompts else SAID + GIVEN["user_prompt"]}
 
 
+@every_spelling
 @every_seed
-def test_the_title_and_the_ports_are_the_documents(seed: Seed) -> None:
-    compose = load([seed.file], env={})
+def test_the_title_and_the_ports_are_the_documents(seed: Seed, spelling: str) -> None:
+    compose = load([seed.spelled(spelling)], env={})
     assert compose.file.workflows[0].title is not None
     controller = compose.file.controller
     assert f"http://localhost:{controller.port}{controller.base_path}/workflows/runs" in seed.page

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from loading import CHAT, loaded, mistakes
+from seeds_documents import SPELLINGS, Seed, every_seed
 
 from modelcompose.workflows.load import load
 from modelcompose.workflows.references import Template, render
 from modelcompose.workflows.schema import BundledModel, ChatAction, HubModel, LocalModel, NamedModel
 from modelcompose.workflows.spellings import slug
-
-FILES = Path(__file__).parent / "files"
-SPELLINGS = ("flat", "action", "job")
 
 PLAIN = """
 components:
@@ -56,9 +52,9 @@ workflows: [{jobs: [{}]}]
 """
 
 
-@pytest.mark.parametrize("example", sorted(folder.name for folder in FILES.iterdir() if (folder / "flat.yml").exists()))
-def test_an_example_is_the_same_in_all_its_spellings(example: str) -> None:
-    flat, action, job = (load([FILES / example / f"{spelling}.yml"], env={}).file for spelling in SPELLINGS)
+@every_seed
+def test_an_example_is_the_same_in_all_its_spellings(seed: Seed) -> None:
+    flat, action, job = (load([seed.spelled(spelling)], env={}).file for spelling in SPELLINGS)
     assert flat == action
     assert flat == job
 
