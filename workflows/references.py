@@ -334,6 +334,7 @@ class _Parser:
         self.text = text
         self.at = 0
         self.depth = depth
+        self._known: dict[int, tuple[Reference, int]] = {}
 
     def template(self) -> Template:
         """The whole text."""
@@ -361,7 +362,14 @@ class _Parser:
         return Template((*parts, literal) if literal else tuple(parts))
 
     def _reference(self) -> Reference:
+        """The reference that begins here; read once, however often what it stands in has to be read."""
         start = self.at
+        if start not in self._known:
+            self._known[start] = self._read_reference(start), self.at
+        found, self.at = self._known[start]
+        return found
+
+    def _read_reference(self, start: int) -> Reference:
         self._expect("${")
         self.depth += 1
         if self.depth > DEEPEST:
@@ -429,11 +437,13 @@ class _Parser:
         self._space()
         before = self.at
         if self.text[self.at : self.at + 1] in ('"', "'"):
-            for skips in (False, True):
-                self.at = before
-                quoted = self._quoted(skips_references=skips)
-                if quoted is not None and self._is_at_end:
-                    return Default(template=_Parser(quoted, self.depth).template())
+            quoted = self._quoted()
+            if quoted is not None and self._is_at_end:
+                return Default(template=_Parser(quoted, self.depth).template())
+            self.at = before
+            template = self._quoted_template()
+            if template is not None and self._is_at_end:
+                return Default(template=template)
         else:
             try:
                 literal, self.at = _JSON.raw_decode(self.text, self.at)
@@ -466,25 +476,48 @@ class _Parser:
         self._space()
         return self._ended or self.text.startswith(("}", "@("), self.at)
 
-    def _quoted(self, *, skips_references: bool = False) -> str | None:
-        """The text between two quotes, or None if the second one is missing; a reference may have its own quotes."""
+    def _quoted(self) -> str | None:
+        """The text between two quotes, or None if the second one is missing."""
         quote = self.text[self.at]
         characters: list[str] = []
         self.at += 1
         while not self._ended:
-            if skips_references and self.text.startswith("${", self.at):
-                begin = self.at
-                self._reference()
-                characters.append(self.text[begin : self.at])
-                continue
-            if self.text[self.at] == "\\" and self.text[self.at + 1 : self.at + 2] in ("\\", quote):
-                self.at += 1
-            elif self.text[self.at] == quote:
+            if self.text[self.at] == quote:
                 self.at += 1
                 return "".join(characters)
-            characters.append(self.text[self.at])
-            self.at += 1
+            characters.append(self._character(quote))
         return None
+
+    def _quoted_template(self) -> Template | None:
+        """As `_quoted`, but quotes within references do not count."""
+        quote = self.text[self.at]
+        parts: list[str | Reference] = []
+        literal = ""
+        self.at += 1
+        while not self._ended:
+            if self.text.startswith("${", self.at):
+                backslashes = len(literal) - len(literal.rstrip("\\"))
+                literal = literal[: len(literal) - (backslashes + 1) // 2]
+                if backslashes % 2 == 1:
+                    literal += "${"
+                    self.at += 2
+                else:
+                    parts += [literal] if literal else []
+                    literal = ""
+                    parts.append(self._reference())
+            elif self.text[self.at] == quote:
+                self.at += 1
+                return Template((*parts, literal) if literal else tuple(parts))
+            else:
+                literal += self._character(quote)
+        return None
+
+    def _character(self, quote: str) -> str:
+        """One character between quotes."""
+        if self.text[self.at] == "\\" and self.text[self.at + 1 : self.at + 2] in ("\\", quote):
+            self.at += 1
+        self.at += 1
+        return self.text[self.at - 1]
 
     def _description(self) -> str:
         begin, depth = self.at, 0
@@ -531,4 +564,10 @@ def _reject_constant(name: str) -> Any:
     raise ValueError(name)
 
 
-_JSON = json.JSONDecoder(parse_constant=_reject_constant)
+def _finite(digits: str) -> float:
+    if not math.isfinite(number := float(digits)):
+        raise ValueError(digits)
+    return number
+
+
+_JSON = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_finite)

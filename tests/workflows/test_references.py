@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelcompose.workflows.references import (
+    DEEPEST,
     TYPES,
     Cast,
     CastError,
@@ -112,6 +113,8 @@ SCOPE: dict[str, Any] = {
         ('${input.none | "x ${input.none | \\"y\\"} z"}', "x y z"),
         ('${input.none | ["${input.text}", {"a": "<${input.zero}>"}, 1]}', ["hello", {"a": "<0>"}, 1]),
         ('${input.none | {"a": "${input.none | []}", "b": "\\\\${x}"}}', {"a": [], "b": "${x}"}),
+        ('${input.none | "\\${x} ${input.none | "y"} \\\\\\\\${input.text}"}', "${x} y \\hello"),
+        ("${input.none | 1e999}", "1e999"),
         # Casts
         ("${input.number as number}", 0.5),
         ("${input.none as number | 0.7}", 0.7),
@@ -237,6 +240,14 @@ def test_spellings_of_streams(text: str, cast: Cast) -> None:
 def test_references_inside_indexes_and_defaults_are_found() -> None:
     template = parse("${input.a[${index}] | ${jobs.b.output | ${input.c}}} ${output}")
     assert [reference.root for reference in template.references()] == ["input", "index", "jobs", "input", "output"]
+
+
+@pytest.mark.parametrize("around", ['"%s"', "'%s'", "%s", '"%s" and more', '"<%s>"'])
+def test_defaults_within_defaults_are_read_but_once_each(around: str) -> None:
+    text = "x"
+    for _ in range(DEEPEST):
+        text = "${input.none | " + around % text + "}"
+    assert "x" in str(render(parse(text), {}))
 
 
 # Anything -------------------------------------------------------------------------------------------------------------
