@@ -34,6 +34,12 @@ def packed_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     return output
 
 
+def packed_linear_plus(input: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A product with a packed weight, and `other`, of the same shape as it."""
+    output: Tensor = torch.ops.mkldnn._linear_pointwise.binary(input, other, weight, bias, "add")
+    return output
+
+
 class PackedLinear(nn.Linear):
     """A linear layer with a packed weight; `weight` itself is empty."""
 

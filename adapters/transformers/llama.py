@@ -1,11 +1,13 @@
 """The forward of models like Llama, written out: the same numbers in fewer steps.
 
 For a single sequence of a small model, calling modules costs more than computing. Here the projections of q, k and v
-are one product, and so are gate and up. `check.py` holds it to the modules' own numbers at load.
+are one product, and so are gate and up. `computer.py` holds it to the modules' own numbers at load.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,8 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .batch import Batch
-from .linear import can_pack, pack, packed_linear
+from .linear import can_pack, pack, packed_linear, packed_linear_plus
 from .load import LoadedModel
+
+BLOCK = 512
+"""Tokens that are computed at a time, so that what comes between is still near when it is needed."""
 
 FAMILIES = {"llama", "mistral", "qwen2", "qwen3", "smollm3"}
 """Model types that are alike but for biases, norms of q and k, windows, and layers without rotary embeddings."""
@@ -38,6 +43,12 @@ class Product:
         if self._is_packed:
             return packed_linear(input, self._weight, self._bias)
         return F.linear(input, self._weight, self._bias)
+
+    def plus(self, input: Tensor, other: Tensor) -> Tensor:
+        """The product and `other`."""
+        if self._is_packed:
+            return packed_linear_plus(input, other, self._weight, self._bias)
+        return self(input).add_(other)
 
     def undo(self) -> None:
         """Let the layers have their weights again."""
@@ -86,9 +97,9 @@ class LlamaForward:
         hidden = F.embedding(batch.token_ids, self._embedding)
         cos, sin = self._angles(hidden, batch.positions)
         for index, layer in enumerate(self._layers):
-            hidden = hidden + layer.out(self._attend(index, layer, hidden, batch, cos, sin))
-            gate, up = layer.gate_up(self._normed(hidden, layer.mlp_norm)).chunk(2, -1)
-            hidden = hidden + layer.down(F.silu(gate).mul_(up))
+            queries, keys, values = _in_blocks(partial(self._states, layer), hidden, cos, sin)
+            attended = batch.attend(index, queries, keys, values, self._scaling, layer.window).flatten(1)
+            (hidden,) = _in_blocks(partial(self._rest, layer), attended, hidden)
         if batch.wanted is not None:
             hidden = hidden[batch.wanted]
         return self._head(self._normed(hidden, self._norm))
@@ -100,7 +111,8 @@ class LlamaForward:
                 product.undo()
         self._head.undo()
 
-    def _attend(self, index: int, layer: Layer, hidden: Tensor, batch: Batch, cos: Tensor, sin: Tensor) -> Tensor:
+    def _states(self, layer: Layer, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, `[tokens, heads, size]`."""
         heads, kv_heads = self._heads, self._kv_heads
         qkv = layer.qkv(self._normed(hidden, layer.norm)).view(len(hidden), heads + 2 * kv_heads, self._size)
         rotated, values = qkv[:, : heads + kv_heads], qkv[:, heads + kv_heads :]
@@ -111,8 +123,14 @@ class LlamaForward:
         if layer.rotates:
             halves = rotated.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
             rotated = torch.addcmul(rotated * cos, halves, sin)
-        queries, keys = rotated[:, :heads], rotated[:, heads:]
-        return batch.attend(index, queries, keys, values, self._scaling, layer.window).flatten(1)
+        return rotated[:, :heads], rotated[:, heads:], values
+
+    def _rest(self, layer: Layer, attended: Tensor, hidden: Tensor) -> tuple[Tensor]:
+        """What a layer gives, `[tokens, hidden]`, after attention."""
+        hidden = layer.out.plus(attended, hidden)
+        normed = self._normed(hidden, layer.mlp_norm)
+        gate, up = layer.gate_up(normed).chunk(2, -1)
+        return (layer.down.plus(F.silu(gate).mul_(up), hidden),)
 
     def _angles(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines `[tokens, 1, size]`; the sines of the first half are negative, as its turn needs them."""
@@ -122,6 +140,14 @@ class LlamaForward:
 
     def _normed(self, hidden: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(hidden, weight.shape, weight, self._eps)
+
+
+def _in_blocks(function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> Any:
+    """What a function that treats each token by itself makes of the inputs, all of as many tokens."""
+    if len(inputs[0]) <= BLOCK:
+        return function(*inputs)
+    blocks = [function(*block) for block in zip(*(each.split(BLOCK) for each in inputs), strict=True)]
+    return tuple(map(torch.cat, zip(*blocks, strict=True)))
 
 
 def is_like_llama(loaded: LoadedModel) -> bool:
