@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
 from ..adapters.errors import ConfigError
-from .forms import Reading
+from .forms import Reading, reported_in
 from .graph import action_of, component_of, cycle_in, default_workflow, dependencies_of, model_name
 from .outputs import is_each_item
 from .references import Reference, references_in
@@ -26,19 +26,24 @@ from .schema import (
     WorkflowAction,
 )
 from .tree import Node, Problem, find, joined, suggestion
+from .values import faults_of, faults_of_action
 
 Path = tuple[str | int, ...]
 
 
-def problems_of(root: Node, reading: Reading) -> list[Problem]:
-    """Every mistake that shows only when the file is seen as a whole; `root` is the spelled tree."""
-    return list(_Checks(root, reading).all())
+def problems_of(root: Node, reading: Reading, known: Sequence[Problem] = ()) -> list[Problem]:
+    """Every mistake that shows only when the file is seen as a whole; `root` is the spelled tree.
+
+    What is `known` to be no reference, or to have no value, is not said to have a wrong one.
+    """
+    return list(_Checks(root, reading, known).all())
 
 
 class _Checks:
-    def __init__(self, root: Node, reading: Reading) -> None:
+    def __init__(self, root: Node, reading: Reading, known: Sequence[Problem]) -> None:
         self.root = root
         self.reading = reading
+        self.reported = reported_in(known)
         self.file = reading.file
         self.components = (
             [node.fields for node in root.fields["components"].items] if "components" in root.fields else []
@@ -48,7 +53,7 @@ class _Checks:
     def all(self) -> Iterator[Problem]:
         yield from self._duplicates(self.root, "components", "component")
         yield from self._duplicates(self.root, "workflows", "workflow")
-        if not self.root.fields.get("components", self.root.with_value([])).value:
+        if not self.root.fields.get("components", self.root.with_value([])).value and not self._is_misspelled:
             yield self.root.problem("there is no component; say with 'component:' what the workflows call")
         for number, component in self.reading.components.items():
             yield from self._component(component, ("components", number))
@@ -61,6 +66,17 @@ class _Checks:
         yield from self._names()
         yield from self._circles()
 
+    @property
+    def _is_misspelled(self) -> bool:
+        """Whether there is a key that is probably meant to be the one of the components."""
+        names = ("component", "components")
+        return any(suggestion(key.lower(), names, list_all=False) for key in self.root.fields)
+
+    def _is_left_out(self, path: Path, *keys: str) -> bool:
+        """Whether what stands there, or one of these keys of it, could not be read."""
+        node, _ = find(self.root, path)
+        return not self.reading.left_out.isdisjoint({node.path, *(joined(node.path, key) for key in keys)})
+
     def _at(self, path: Path, message: str, *, at_key: bool = False) -> Problem:
         return find(self.root, path)[0].problem(message, at_key=at_key)
 
@@ -71,6 +87,8 @@ class _Checks:
         for item in holder.fields[key].items if key in holder.fields else ():
             named = item.fields.get("id")
             name = named.text if named else "default"
+            if not name or not isinstance(item.value, dict):
+                continue
             if name not in first:
                 first[name] = named or item
             elif named is None:
@@ -106,12 +124,20 @@ class _Checks:
         node, _ = find(self.root, path)
         yield from self._duplicates(node, "actions", "action")
         yield from self._roots(component, path, {"input", "index"}, skip=("actions",))
+        yield from self._faults(path, faults_of(component))
         for number, action in enumerate(component.actions):
             where = (*path, "actions", number)
+            yield from self._faults(where, faults_of_action(action))
             yield from self._roots(action, where, {"input", "index"}, skip=("output",))
             yield from self._roots(action.output, (*where, "output"), _IN_ACTION_OUTPUT)
             if isinstance(action, WorkflowAction) and action.workflow is not None:
                 yield from self._workflow_named(action.workflow, (*where, "workflow"))
+
+    def _faults(self, path: Path, faults: Iterable[tuple[Path, str]]) -> Iterator[Problem]:
+        for inner, message in faults:
+            problem = self._at((*path, *inner), message)
+            if (problem.place.file, problem.path) not in self.reported:
+                yield problem
 
     def _whole(self, component: Component, path: Path) -> Iterator[Problem]:
         """What is missing in a component, or does not go together."""
@@ -174,34 +200,36 @@ class _Checks:
         yield from self._duplicates(node, "jobs", "job")
         if not workflow.jobs:
             yield self._at(path, "has no job")
+        ids = [job.id for job in workflow.jobs]
+        if any(self._is_left_out((*path, "jobs", number), "id") for number in range(len(ids))):
+            ids = []
         yield from self._roots(workflow.input, (*path, "input"), {"input"})
-        yield from self._roots(workflow.output, (*path, "output"), {"input", "jobs", "output"}, workflow)
+        yield from self._roots(workflow.output, (*path, "output"), {"input", "jobs", "output"}, ids)
         yield from self._roots(workflow.openai.input, (*path, "openai", "input"), _IN_OPENAI_INPUT)
-        yield from self._roots(
-            workflow.openai.output, (*path, "openai", "output"), {"input", "jobs", "output"}, workflow
-        )
+        yield from self._roots(workflow.openai.output, (*path, "openai", "output"), {"input", "jobs", "output"}, ids)
         for number, job in enumerate(workflow.jobs):
-            yield from self._job(job, workflow, (*path, "jobs", number))
+            yield from self._job(job, ids, (*path, "jobs", number))
         needed = dependencies_of(workflow)
         if cycle := cycle_in(needed):
             number = [job.id for job in workflow.jobs].index(cycle[0])
             message = f"these jobs wait for each other: {' -> '.join(cycle)}"
             yield self._at((*path, "jobs", number), message)
 
-    def _job(self, job: Job, workflow: Workflow, path: Path) -> Iterator[Problem]:
+    def _job(self, job: Job, ids: Sequence[str], path: Path) -> Iterator[Problem]:
+        """The mistakes of a job; `ids` are those of the workflow's jobs, none if they are not all known."""
         index = {"index"} if job.repeat_count is not None else set[str]()
-        ids = [each.id for each in workflow.jobs]
         for number, id in enumerate(job.depends_on):
-            if id not in ids:
+            if ids and id not in ids:
                 yield self._at((*path, "depends_on", number), f"there is no job '{id}'{suggestion(id, ids)}")
-        yield from self._roots(job.repeat_count, (*path, "repeat_count"), {"input", "jobs"}, workflow)
-        yield from self._roots(job.input, (*path, "input"), {"input", "jobs"} | index, workflow)
-        yield from self._roots(job.output, (*path, "output"), {"input", "jobs", "output"} | index, workflow)
-        yield from self._call(job, path)
+        yield from self._roots(job.repeat_count, (*path, "repeat_count"), {"input", "jobs"}, ids)
+        yield from self._roots(job.input, (*path, "input"), {"input", "jobs"} | index, ids)
+        yield from self._roots(job.output, (*path, "output"), {"input", "jobs", "output"} | index, ids)
+        if not self._is_left_out(path, "component", "action"):
+            yield from self._call(job, path)
 
     def _call(self, job: Job, path: Path) -> Iterator[Problem]:
         """The component and action that a job names."""
-        ids = [fields["id"].text for fields in self.components if "id" in fields]
+        ids = [name for fields in self.components if "id" in fields and (name := _name(fields["id"]))]
         if job.component is not None and job.component not in [*ids, "default"]:
             hint = suggestion(job.component, ids) if ids else "; components are named by their 'id'"
             message = f"there is no component '{job.component}'{hint}"
@@ -214,7 +242,9 @@ class _Checks:
             if job.component is None:
                 yield self._at(path, error.message)
             return
-        if not component.actions:
+        number = next(number for number, each in self.reading.components.items() if each is component)
+        actions = [("components", number, "actions", each) for each in range(len(component.actions))]
+        if not actions or any(self._is_left_out(each, "id") for each in actions):
             return
         try:
             action_of(job, component)
@@ -225,43 +255,49 @@ class _Checks:
     # References -------------------------------------------------------------------------------------------------------
 
     def _roots(
-        self, value: Any, path: Path, allowed: set[str], workflow: Workflow | None = None, skip: Sequence[str] = ()
+        self, value: Any, path: Path, allowed: set[str], jobs: Sequence[str] = (), skip: Sequence[str] = ()
     ) -> Iterator[Problem]:
         """Problems for the references in a value whose root is not among the allowed ones, or that name no job."""
         match value:
             case BaseModel():
                 for name in type(value).model_fields:
                     if name not in skip:
-                        yield from self._roots(getattr(value, name), (*path, name), allowed, workflow)
+                        yield from self._roots(getattr(value, name), (*path, name), allowed, jobs)
             case dict():
                 for key, item in value.items():
-                    yield from self._roots(item, (*path, key), allowed, workflow)
+                    yield from self._roots(item, (*path, key), allowed, jobs)
             case list() | tuple():
                 for number, item in enumerate(value):
-                    yield from self._roots(item, (*path, number), allowed, workflow)
+                    yield from self._roots(item, (*path, number), allowed, jobs)
             case _:
                 for reference in references_in(value):
-                    if message := _fault(reference, allowed, workflow):
+                    if message := _fault(reference, allowed, jobs):
                         yield self._at(path, message)
 
     # Circles ----------------------------------------------------------------------------------------------------------
 
     def _circles(self) -> Iterator[Problem]:
         """Workflows that call themselves, by a component of type workflow or as a model of the server."""
-        calls = {workflow.id: frozenset(self._called(workflow)) for workflow in self.file.workflows}
+        calls = {
+            workflow.id: frozenset(self._called(workflow, ("workflows", number)))
+            for number, workflow in self.reading.workflows.items()
+        }
         if cycle := cycle_in(calls):
             number = next(number for number, each in self.reading.workflows.items() if each.id == cycle[0])
             yield self._at(("workflows", number), f"this workflow calls itself: {' -> '.join(cycle)}")
 
-    def _called(self, workflow: Workflow) -> Iterator[str]:
+    def _called(self, workflow: Workflow, path: Path) -> Iterator[str]:
         models = {model_name(each): each.id for each in self.file.workflows}
-        for job in workflow.jobs:
+        torn = [self.reading.components[number] for number in self.reading.torn]
+        for number, job in enumerate(workflow.jobs):
+            if self._is_left_out((*path, "jobs", number), "component", "action"):
+                continue
             try:
                 component = component_of(job, self.file)
                 action = action_of(job, component)
             except ConfigError:
                 continue
-            if isinstance(action, WorkflowAction):
+            if isinstance(action, WorkflowAction) and (action.workflow or component not in torn):
                 called = action.workflow or getattr(default_workflow(self.file), "id", None)
                 yield from [called] if called else []
             model = getattr(component, "model", None)
@@ -269,23 +305,27 @@ class _Checks:
                 yield models[model.name]
 
 
-def _fault(reference: Reference, allowed: set[str], workflow: Workflow | None) -> str | None:
+def _fault(reference: Reference, allowed: set[str], ids: Sequence[str]) -> str | None:
     if reference.root == "env":
         return None
     if reference.root not in allowed:
         known = sorted({*allowed, "env"})
         hint = "; for a literal '${' write '\\${'" if reference.root.isupper() else suggestion(reference.root, known)
         return f"nothing is called '{reference.root}' here{hint}"
-    if reference.root != "jobs" or workflow is None:
+    if reference.root != "jobs":
         return None
-    ids = [job.id for job in workflow.jobs]
     if not reference.steps or not isinstance(id := reference.steps[0], str):
         return f"name a job: ${{jobs.{ids[0] if ids else 'id'}.output}}"
-    if id not in ids:
+    if ids and id not in ids:
         return f"there is no job '{id}'{suggestion(id, ids)}"
     if len(reference.steps) > 1 and reference.steps[1] != "output":
         return f"a job has an 'output', and no {reference.path.removeprefix(f'jobs.{id}')}"
     return None
+
+
+def _name(id: Node) -> str:
+    """What others call the thing with this id."""
+    return str(id.value) if isinstance(id.value, str | int | float) else ""
 
 
 def _reads_items(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec.structs import replace
@@ -39,33 +39,38 @@ F = TypeVar("F", bound=Form)
 class Reading(NamedTuple):
     """What could be read of a file: its components and workflows by their number in it.
 
-    `torn` holds the numbers of the components that were read without some of their keys, for these do not fit.
+    `left_out` holds the paths, as the file has them, of what does not fit; in the place of a job or an action of which
+    nothing could be read there is an empty one. `torn` are the numbers of the components that something is missing of.
     """
 
     file: ComposeFile
     components: dict[int, Component]
     workflows: dict[int, Workflow]
+    left_out: frozenset[str]
     torn: frozenset[int]
 
 
 class Read(NamedTuple, Generic[F]):
-    """One part of a file; `is_torn` where keys that do not fit were left out."""
+    """One part of a file, and the paths of what had to be left out of it."""
 
     form: F
-    is_torn: bool
+    left_out: list[str]
 
 
 def read_file(root: Node, problems: list[Problem]) -> Reading:
     """The forms of the tree, and problems for all that is not one."""
     fields = root.fields
     components = dict(_each(fields, "components", _component, problems))
-    workflows = {number: read.form for number, read in _each(fields, "workflows", _workflow, problems)}
+    workflows = dict(_each(fields, "workflows", _workflow, problems))
     rest = root.with_value({key: child for key, child in fields.items() if key not in ("components", "workflows")})
     read = _form(rest, ComposeFile, problems)
     forms = {number: read.form for number, read in components.items()}
-    parts = {"components": tuple(forms.values()), "workflows": tuple(workflows.values())}
+    flows = {number: read.form for number, read in workflows.items()}
+    parts = {"components": tuple(forms.values()), "workflows": tuple(flows.values())}
     file = (read.form if read else ComposeFile()).model_copy(update=parts)
-    return Reading(file, forms, workflows, frozenset(number for number, read in components.items() if read.is_torn))
+    left_out = [path for read in (*components.values(), *workflows.values()) for path in read.left_out]
+    torn = frozenset(number for number, read in components.items() if read.left_out)
+    return Reading(file, forms, flows, frozenset(left_out), torn)
 
 
 def _each(fields: Mapping[str, Node], key: str, read: Any, problems: list[Problem]) -> Iterator[tuple[int, Any]]:
@@ -87,13 +92,13 @@ def _component(node: Node, problems: list[Problem]) -> Read[Any] | None:
     key, choices = ("task", TASKS) if node.fields.get("type", node).text == "model" else ("type", TYPES)
     if (given := node.fields.get(key)) is None:
         problems.append(Problem(node.place, joined(node.path, key), f"is missing: {_alternatives(choices)}"))
-    else:
+    elif (given.place.file, given.path) not in reported_in(problems):
         near = suggestion(given.text, choices, list_all=False)
         problems.append(given.problem(f"must be {_alternatives(choices)}, not {_shown(given.value)}{near}"))
     return None
 
 
-def _workflow(node: Node, problems: list[Problem]) -> Read[Workflow] | None:
+def _workflow(node: Node, problems: list[Problem]) -> Read[Any] | None:
     return _form(node, Workflow, problems)
 
 
@@ -106,7 +111,7 @@ def _form(root: Node, form: type[F], problems: list[Problem]) -> Read[F] | None:
     node = root
     while True:
         try:
-            return Read(form.model_validate(plain(node)), bool(left_out))
+            return Read(form.model_validate(plain(node)), left_out)
         except ValidationError as error:
             # A template was not meant, if anything else would have done too.
             mistakes = sorted(error.errors(include_url=False), key=lambda each: each["type"] == "is_instance_of")
@@ -119,12 +124,27 @@ def _form(root: Node, form: type[F], problems: list[Problem]) -> Read[F] | None:
 
 
 def _report(found: list[Problem], left_out: list[str], problems: list[Problem]) -> None:
-    reported = {(problem.place.file, problem.path) for problem in problems}
+    reported = reported_in(problems)
     new: dict[tuple[str, str], list[Problem]] = {}
     for problem in found:
         if not any(_holds(problem.path, path) for path in left_out):
             new.setdefault((problem.place.file, problem.path), []).append(problem)
+    # A list of which an item is wrong is also not the text that could stand for it.
+    new = {where: each for where, each in new.items() if not (_is_of_container(each) and _leads_to_any(where, new))}
     problems += [_one(each) for where, each in new.items() if where not in reported]
+
+
+def reported_in(problems: Iterable[Problem]) -> set[tuple[str, str]]:
+    """The files and paths of which something is said."""
+    return {(problem.place.file, problem.path) for problem in problems}
+
+
+def _is_of_container(problems: list[Problem]) -> bool:
+    return problems[0].message.endswith((", not a list", ", not a mapping"))
+
+
+def _leads_to_any(where: tuple[str, str], others: Iterable[tuple[str, str]]) -> bool:
+    return any(where != other and where[0] == other[0] and _holds(where[1], other[1]) for other in others)
 
 
 def _holds(path: str, other: str) -> bool:
@@ -132,13 +152,15 @@ def _holds(path: str, other: str) -> bool:
     return path == other or other.startswith((f"{path}.", f"{path}["))
 
 
-def _without(node: Node, wrong: set[int], left_out: list[str]) -> Node | None:
+def _without(node: Node, wrong: set[int], left_out: list[str], key: str = "") -> Node | None:
     """The node without what is wrong and the keys of lists that hold it; nothing, if what is left says nothing."""
     if id(node) in wrong:
-        return None
+        # What others call by a number is still called that.
+        is_number = key == "id" and isinstance(node.value, bool | int | float)
+        return node.with_value(_shown(node.value)) if is_number else None
     match node.value:
         case dict():
-            fields = {key: _without(child, wrong, left_out) for key, child in node.value.items()}
+            fields = {key: _without(child, wrong, left_out, key) for key, child in node.value.items()}
             absent = [key for key, child in fields.items() if child is None]
             left_out += [node.value[key].path for key in absent]
             if _ESSENTIAL.intersection(absent):
@@ -146,6 +168,10 @@ def _without(node: Node, wrong: set[int], left_out: list[str]) -> Node | None:
             return node.with_value({key: child for key, child in fields.items() if child is not None})
         case list():
             items = [_without(child, wrong, left_out) for child in node.value]
+            if key in _WITH_BLANKS:
+                blanks = [(child, child.with_value({})) for child in node.value]
+                left_out += [child.path for (child, _), item in zip(blanks, items, strict=True) if item is None]
+                items = [blank if item is None else item for (_, blank), item in zip(blanks, items, strict=True)]
             return None if None in items else node.with_value(items)
         case _:
             return node
@@ -168,11 +194,19 @@ def _problem(root: Node, details: Mapping[str, Any], form: type[Form]) -> Proble
         node, _ = _descend(root, loc)
         return node.problem(_unknown(str(loc[-1]), _owner(loc, form)), at_key=True)
     if details["type"].startswith("union_tag"):
-        node, _ = _descend(root, loc)
-        given = node.fields.get("provider", node)
-        return given.problem(f"must be one of {details.get('ctx', {}).get('expected_tags', '')}")
+        return _provider(_descend(root, loc)[0], details.get("ctx", {}).get("expected_tags", ""))
     node, _ = _descend(root, loc)
     return node.problem(_words(details, node))
+
+
+def _provider(node: Node, known: str) -> Problem:
+    """What is wrong with a model that is of no kind."""
+    given = node.fields.get("provider")
+    if given is not None:
+        return given.problem(f"must be one of {known}")
+    if isinstance(node.value, Template):
+        return node.problem("no reference can stand here, but for ${env.NAME}")
+    return node.problem("must say which model: with 'repository', 'path' or 'name'")
 
 
 def _descend(root: Node, loc: tuple[int | str, ...]) -> tuple[Node, tuple[int | str, ...]]:
@@ -254,7 +288,8 @@ def _shown(value: Any) -> str:
             return str(value)
 
 
-_ESSENTIAL = {"id", "jobs", "actions", "component", "action"}  # what others name, and what without it names others
+_ESSENTIAL = {"id", "jobs", "actions"}
+_WITH_BLANKS = ("jobs", "actions")
 _HOLDERS: dict[str, type[Form]] = {
     "controller": Controller,
     "webui": WebUI,

@@ -56,7 +56,7 @@ def load(paths: Sequence[Path], *, env: Mapping[str, str], env_files: Sequence[P
         merged = merge(merged, with_lists(root))
     tree = spelled(with_environment(without_resets(merged), variables, problems), problems)
     reading = read_file(tree, problems)
-    problems += problems_of(tree, reading)
+    problems += problems_of(tree, reading, problems)
     if problems:
         raise ConfigErrors(problems)
     return Compose(reading.file, Path(paths[0]).absolute().parent, tuple(paths))

@@ -139,16 +139,25 @@ class _Speller:
         return root.with_value(fields)
 
     def _controller(self, node: Node) -> Node:
+        if not isinstance(node.value, dict):
+            return node
         fields = _given(node, Controller)
         adapters = [fields.pop("adapter")] if "adapter" in fields else []
-        if "adapters" in fields and isinstance(fields["adapters"].value, list):
-            adapters += fields.pop("adapters").items
+        if "adapters" in fields:
+            adapters += self._listed_adapters(fields.pop("adapters"))
         for adapter in adapters[1:]:
             self.problems.append(adapter.problem("there can be one adapter only, of type http-server"))
         for adapter in adapters[:1]:
+            if not isinstance(adapter.value, dict):
+                self.problems.append(adapter.problem("must be a mapping: {type: http-server, port: 8080}"))
             for key, child in _given(adapter, Controller).items():
                 self._put(fields, key, child)
         return node.with_value(fields)
+
+    def _listed_adapters(self, node: Node) -> list[Node]:
+        if not isinstance(node.value, list):
+            self.problems.append(node.problem("must be a list of one; without the list it is called 'adapter'"))
+        return node.items
 
     # Components -------------------------------------------------------------------------------------------------------
 

@@ -252,7 +252,7 @@ def test_things_with_ids_are_merged_by_id() -> None:
 
 def test_files_may_be_spelled_differently() -> None:
     file = loaded(
-        "component: {type: http-client, base_url: u, action: {path: /, body: {a: 1, b: 2}}}",
+        "component: {type: http-client, base_url: http://u, action: {path: /, body: {a: 1, b: 2}}}",
         "components: [{body: {b: 3}, headers: {A: b}}]",
         "controller: {adapter: {port: 7}}",
     )

@@ -11,7 +11,7 @@ from ..references import as_text, references_in, render_deep, resolve
 from ..schema import ChatAction, TextAction
 from .call import missing
 
-_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
 def messages_of(action: ChatAction, scope: Mapping[str, Any]) -> tuple[Message, ...]:
@@ -50,9 +50,9 @@ def _spliced(value: Any) -> Iterator[Any]:
 
 def _told(messages: Iterator[Any]) -> Iterator[Message]:
     for message in messages:
-        if not isinstance(message, dict) or message.get("role") not in _ROLES:
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
             raise InvalidRequest(
-                f"a message must be an object with a 'role' ({', '.join(_ROLES)}) and 'content', not "
+                f"a message must be an object with a 'role' ({', '.join(ROLES)}) and 'content', not "
                 f"{as_text(message)[:80]!r}",
                 param="messages",
             )
