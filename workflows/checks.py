@@ -49,6 +49,8 @@ class _Checks:
             [node.fields for node in root.fields["components"].items] if "components" in root.fields else []
         )
         self.has_broken = len(reading.components) < len(self.components)
+        self.has_all_components = self._are_named("components")
+        self.has_all_workflows = self._are_named("workflows")
 
     def all(self) -> Iterator[Problem]:
         yield from self._duplicates(self.root, "components", "component")
@@ -71,6 +73,23 @@ class _Checks:
         """Whether there is a key that is probably meant to be the one of the components."""
         names = ("component", "components")
         return any(suggestion(key.lower(), names, list_all=False) for key in self.root.fields)
+
+    def _are_named(self, key: str) -> bool:
+        """Whether nothing is wrong with the names of the things that this key lists."""
+        node = self.root.fields.get(key)
+        if node is None or not isinstance(node.value, list):
+            return node is None
+        ids = [item.fields.get("id") for item in node.items if isinstance(item.value, dict)]
+        are_said = all(id is None or (id.text and not self._is_reported(id)) for id in ids)
+        return are_said and len(ids) == len(node.items)
+
+    def _is_named(self, path: Path) -> bool:
+        """Whether nothing is wrong with the name of a job or an action."""
+        node, _ = find(self.root, path)
+        return not self._is_left_out(path, "id") and not self._is_reported(node.fields.get("id", node))
+
+    def _is_reported(self, node: Node) -> bool:
+        return (node.place.file, node.path) in self.reported
 
     def _is_left_out(self, path: Path, *keys: str) -> bool:
         """Whether what stands there, or one of these keys of it, could not be read."""
@@ -135,9 +154,9 @@ class _Checks:
 
     def _faults(self, path: Path, faults: Iterable[tuple[Path, str]]) -> Iterator[Problem]:
         for inner, message in faults:
-            problem = self._at((*path, *inner), message)
-            if (problem.place.file, problem.path) not in self.reported:
-                yield problem
+            node, _ = find(self.root, (*path, *inner))
+            if not self._is_reported(node):
+                yield node.problem(message)
 
     def _whole(self, component: Component, path: Path) -> Iterator[Problem]:
         """What is missing in a component, or does not go together."""
@@ -187,7 +206,7 @@ class _Checks:
 
     def _workflow_named(self, name: str, path: Path) -> Iterator[Problem]:
         known = [node.fields["id"].text if "id" in node.fields else "default" for node in self._workflow_nodes()]
-        if name not in known:
+        if name not in known and self.has_all_workflows and not self._is_reported(find(self.root, path)[0]):
             yield self._at(path, f"there is no workflow '{name}'{suggestion(name, known)}")
 
     def _workflow_nodes(self) -> Sequence[Node]:
@@ -201,7 +220,7 @@ class _Checks:
         if not workflow.jobs:
             yield self._at(path, "has no job")
         ids = [job.id for job in workflow.jobs]
-        if any(self._is_left_out((*path, "jobs", number), "id") for number in range(len(ids))):
+        if not all(self._is_named((*path, "jobs", number)) for number in range(len(ids))):
             ids = []
         yield from self._roots(workflow.input, (*path, "input"), {"input"})
         yield from self._roots(workflow.output, (*path, "output"), {"input", "jobs", "output"}, ids)
@@ -217,7 +236,8 @@ class _Checks:
 
     def _job(self, job: Job, ids: Sequence[str], path: Path) -> Iterator[Problem]:
         """The mistakes of a job; `ids` are those of the workflow's jobs, none if they are not all known."""
-        index = {"index"} if job.repeat_count is not None else set[str]()
+        is_repeated = job.repeat_count is not None or self._is_left_out(path, "repeat_count")
+        index = {"index"} if is_repeated else set[str]()
         for number, id in enumerate(job.depends_on):
             if ids and id not in ids:
                 yield self._at((*path, "depends_on", number), f"there is no job '{id}'{suggestion(id, ids)}")
@@ -229,9 +249,10 @@ class _Checks:
 
     def _call(self, job: Job, path: Path) -> Iterator[Problem]:
         """The component and action that a job names."""
-        ids = [name for fields in self.components if "id" in fields and (name := _name(fields["id"]))]
-        if job.component is not None and job.component not in [*ids, "default"]:
-            hint = suggestion(job.component, ids) if ids else "; components are named by their 'id'"
+        ids = [fields["id"].text for fields in self.components if "id" in fields]
+        is_unknown = job.component is not None and job.component not in [*ids, "default"]
+        if is_unknown and self.has_all_components and not self._is_reported(find(self.root, (*path, "component"))[0]):
+            hint = suggestion(str(job.component), ids) if ids else "; components are named by their 'id'"
             message = f"there is no component '{job.component}'{hint}"
             yield self._at((*path, "component"), message)
         if not self.components or (self.has_broken and job.component not in {each.id for each in self.file.components}):
@@ -239,12 +260,14 @@ class _Checks:
         try:
             component = component_of(job, self.file)
         except ConfigError as error:
-            if job.component is None:
+            defaults = [("components", number) for number in self.reading.torn]
+            is_known = self.has_all_components and not any(self._is_left_out(each, "default") for each in defaults)
+            if job.component is None and is_known:
                 yield self._at(path, error.message)
             return
         number = next(number for number, each in self.reading.components.items() if each is component)
         actions = [("components", number, "actions", each) for each in range(len(component.actions))]
-        if not actions or any(self._is_left_out(each, "id") for each in actions):
+        if not actions or not all(map(self._is_named, actions)):
             return
         try:
             action_of(job, component)
@@ -321,11 +344,6 @@ def _fault(reference: Reference, allowed: set[str], ids: Sequence[str]) -> str |
     if len(reference.steps) > 1 and reference.steps[1] != "output":
         return f"a job has an 'output', and no {reference.path.removeprefix(f'jobs.{id}')}"
     return None
-
-
-def _name(id: Node) -> str:
-    """What others call the thing with this id."""
-    return str(id.value) if isinstance(id.value, str | int | float) else ""
 
 
 def _reads_items(value: Any) -> bool:

@@ -75,7 +75,7 @@ def read_file(root: Node, problems: list[Problem]) -> Reading:
 
 def _each(fields: Mapping[str, Node], key: str, read: Any, problems: list[Problem]) -> Iterator[tuple[int, Any]]:
     node = fields.get(key)
-    if node is not None and not isinstance(node.value, list):
+    if node is not None and not isinstance(node.value, list) and not _is_reported(node, problems):
         problems.append(node.problem(f"must be a list, not {_shown(node.value)}; one of them goes under '{key[:-1]}'"))
     for number, item in enumerate(node.items if node else ()):
         if (form := read(item, problems)) is not None:
@@ -87,12 +87,13 @@ def _component(node: Node, problems: list[Problem]) -> Read[Any] | None:
     if kind is not None:
         return _form(node, kind.component, problems)
     if not isinstance(node.value, dict):
-        problems.append(node.problem(f"must be a mapping, not {_shown(node.value)}"))
+        if not _is_reported(node, problems):
+            problems.append(node.problem(f"must be a mapping, not {_shown(node.value)}"))
         return None
     key, choices = ("task", TASKS) if node.fields.get("type", node).text == "model" else ("type", TYPES)
     if (given := node.fields.get(key)) is None:
         problems.append(Problem(node.place, joined(node.path, key), f"is missing: {_alternatives(choices)}"))
-    elif (given.place.file, given.path) not in reported_in(problems):
+    elif not _is_reported(given, problems):
         near = suggestion(given.text, choices, list_all=False)
         problems.append(given.problem(f"must be {_alternatives(choices)}, not {_shown(given.value)}{near}"))
     return None
@@ -139,6 +140,10 @@ def reported_in(problems: Iterable[Problem]) -> set[tuple[str, str]]:
     return {(problem.place.file, problem.path) for problem in problems}
 
 
+def _is_reported(node: Node, problems: list[Problem]) -> bool:
+    return (node.place.file, node.path) in reported_in(problems)
+
+
 def _is_of_container(problems: list[Problem]) -> bool:
     return problems[0].message.endswith((", not a list", ", not a mapping"))
 
@@ -155,9 +160,7 @@ def _holds(path: str, other: str) -> bool:
 def _without(node: Node, wrong: set[int], left_out: list[str], key: str = "") -> Node | None:
     """The node without what is wrong and the keys of lists that hold it; nothing, if what is left says nothing."""
     if id(node) in wrong:
-        # What others call by a number is still called that.
-        is_number = key == "id" and isinstance(node.value, bool | int | float)
-        return node.with_value(_shown(node.value)) if is_number else None
+        return None
     match node.value:
         case dict():
             fields = {key: _without(child, wrong, left_out, key) for key, child in node.value.items()}
@@ -288,7 +291,7 @@ def _shown(value: Any) -> str:
             return str(value)
 
 
-_ESSENTIAL = {"id", "jobs", "actions"}
+_ESSENTIAL = {"jobs", "actions"}
 _WITH_BLANKS = ("jobs", "actions")
 _HOLDERS: dict[str, type[Form]] = {
     "controller": Controller,

@@ -234,7 +234,7 @@ class _Speller:
             return node.with_value({"provider": node})
         if LOCAL_PATH.fullmatch(node.value):
             return node.with_value({"provider": node.with_value("local"), "path": node})
-        if not HUB_ID.fullmatch(node.value):
+        if not HUB_ID.fullmatch(node.value) and "${" not in node.value:
             self.problems.append(
                 node.problem(f"'{node.value}' is no hub id (organisation/name); a path begins with ./")
             )
