@@ -106,7 +106,7 @@ class _Checks:
         for item in holder.fields[key].items if key in holder.fields else ():
             named = item.fields.get("id")
             name = named.text if named else "default"
-            if not name or not isinstance(item.value, dict):
+            if not name or not isinstance(item.value, dict) or self._is_reported(named or item):
                 continue
             if name not in first:
                 first[name] = named or item

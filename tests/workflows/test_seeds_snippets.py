@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -41,6 +42,13 @@ from modelcompose.workflows.schema import HttpServerComponent
 from modelcompose.workflows.tree import ConfigErrors
 
 SAID = "You said: "
+DIGESTS = {
+    "chat-completion.en": "111fbc03ae68802d",
+    "chat-completion.ko": "f4f311d855e115ef",
+    "chat-completion.zh": "257ac825a8720d19",
+    "text-generation.zh": "ed9f7e2a120dd162",
+    "vllm-chat-completion-stream.zh": "3cd1e882136eb79c",
+}
 
 
 class Scripted:
@@ -70,6 +78,10 @@ async def run(
 
 def contents(request: GenerationRequest) -> list[tuple[str, str]]:
     return [(message["role"], message["content"]) for message in request.messages]
+
+
+def test_the_documents_are_as_they_were_written() -> None:
+    assert {seed.name: hashlib.sha256(seed.page.encode()).hexdigest()[:16] for seed in SEEDS} == DIGESTS
 
 
 def test_every_snippet_is_tried_by_one_test() -> None:
