@@ -234,6 +234,9 @@ class _TreeReader:
     def _scalar(self, node: yaml.ScalarNode, empty: Node) -> object:
         text: str = node.value
         tag = node.tag
+        if half := _HALF_CHARACTER.search(text):
+            self.oddities.append(empty.problem(f"holds half a character, U+{ord(half[0]):04X}"))
+            return "?"
         if tag == "!override":
             tag = _Loader("").resolve(yaml.ScalarNode, text, (node.style is None, True))  # type: ignore[no-untyped-call]
         try:
@@ -281,4 +284,5 @@ def _quoted(line: str) -> str:
 
 
 _YAML = "tag:yaml.org,2002:"
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _TAGS = ("map", "seq", "str", "null", "bool", "int", "float")
