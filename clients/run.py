@@ -75,11 +75,22 @@ def read_input(spelled: str | None) -> Any:
             raise ConfigError(f"{where} cannot be read: {error.strerror}") from None
         except UnicodeDecodeError:
             raise ConfigError(f"{where} is not UTF-8 text") from None
+    return _parsed(text, where)
+
+
+def _parsed(text: str, where: str) -> Any:
+    """The value of a JSON text that can be sent as JSON; raises ConfigError."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise ConfigError(f'{where} is not valid JSON ({place}: {error.msg}); write {{"name": "value"}}') from None
+    except RecursionError:
+        raise ConfigError(f"{where} is nested too deeply") from None
+    except ValueError:
+        raise ConfigError(f"{where} holds what JSON has no words for: NaN, infinity, or half a character") from None
+    return value
 
 
 @contextmanager

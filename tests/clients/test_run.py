@@ -89,6 +89,12 @@ def test_without_an_input_it_is_empty() -> None:
         read_input("")
 
 
+@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": 1e400}', '{"a": "\\ud83d"}', "[" * 5000 + "]" * 5000])
+def test_what_cannot_be_sent_as_json_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--input (holds what JSON has no words for|is nested too deeply)"):
+        read_input(text)
+
+
 def test_chat_talks_to_a_workflow_of_the_folder_with_a_server_of_its_own(folder: Path) -> None:
     ended = call("chat", "say", stdin="hello\n", cwd=folder)
     assert (ended.stdout, ended.returncode) == ("hello\n", 0), ended.stderr
