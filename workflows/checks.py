@@ -16,6 +16,7 @@ from .references import Reference, references_in
 from .schema import (
     BaseModelComponent,
     Component,
+    ComposeFile,
     HttpAction,
     HttpClientComponent,
     HubModel,
@@ -72,7 +73,8 @@ class _Checks:
     def _is_misspelled(self) -> bool:
         """Whether there is a key that is probably meant to be the one of the components."""
         names = ("component", "components")
-        return any(suggestion(key.lower(), names, list_all=False) for key in self.root.fields)
+        unknown = self.root.fields.keys() - ComposeFile.model_fields.keys()
+        return any(suggestion(key.lower(), names, list_all=False) for key in unknown)
 
     def _are_named(self, key: str) -> bool:
         """Whether nothing is wrong with the names of the things that this key lists."""
