@@ -316,7 +316,7 @@ def _library(random: Random, corpus: Corpus, judge: Judge, count: int) -> Iterat
     for block in random.sample(blocks, min(count // 2, len(blocks))):
         talk = skills.exchange(expand(block.questions[0])[0], block.neutral[0]) + _user(library.CRITICIZE[0])
         yield Case("critique: numbered points", talk, lambda reply: _content(reply).startswith("1. "))
-        talk += skills.exchange("", library.OTHER_POINTS[0])[1:] + _user(library.REVISE[0])
+        talk = [*talk, *skills.exchange("", library.OTHER_POINTS[0])[1:], *_user(library.REVISE[0])]
         yield Case("revision: the text, changed", talk, _revises(block.neutral[0]))
     for _ in range(count // 2):
         topic, pros, cons = random.choice(sides.topics())
