@@ -45,6 +45,36 @@ def test_prompts_of_the_examples_get_whole_sentences(system: str, user: str) -> 
     assert content.strip()[-1] in ".!?`)\"'" or "\n" in content
 
 
+@pytest.mark.parametrize(
+    ("system", "user", "words"),
+    [
+        (
+            "You are a customer support agent. Be helpful, patient, and professional.",
+            "My order has not arrived.",
+            "order",
+        ),
+        (SEED_PROMPTS[5][0], "def add(a, b): return a - b", "return a + b"),
+        ("You are a pirate.", "What is the capital of France?", "Arr!"),
+        ("Your name is Zorblat.", "What is your name?", "Zorblat"),
+    ],
+)
+def test_a_role_is_taken(system: str, user: str, words: str) -> None:
+    assert words in str(answer(user, system)["content"])
+
+
+def test_answers_are_shorter_when_they_are_to_be_brief() -> None:
+    question = "Explain quantum computing in simple terms."
+    brief = str(answer(question, "Be brief.")["content"])
+    assert 0 < len(brief) < len(str(answer(question)["content"]))
+
+
+def test_a_name_is_recalled_two_exchanges_later() -> None:
+    said = ("My name is Blorvik.", "Nice to meet you, Blorvik!", "Add 2 and 3.", "2 + 3 = 5", "What is my name?")
+    talk: list[Message] = [{"role": ("user", "assistant")[turn % 2], "content": text} for turn, text in enumerate(said)]
+    (reply,) = model().replies([Case("", talk, lambda reply: True)])
+    assert "Blorvik" in str(reply["content"])
+
+
 def test_a_story_goes_on() -> None:
     (story,) = model().complete(SEED_TEXTS[:1])
     assert len(story.split()) > 15
