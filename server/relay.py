@@ -82,7 +82,8 @@ class Relays:
         adapter = self._reaching(glance.model)
         if adapter is None:
             return None
-        headers = tuple([header for header in scope["headers"] if header[0] in _PASSED_ON])
+        has_none = _PASSED_ON.isdisjoint(Record.of(scope).headers)
+        headers = () if has_none else tuple([header for header in scope["headers"] if header[0] in _PASSED_ON])
         is_stream = glance.stream in _TRUE
         return adapter, RelayRequest(model=glance.model, route=route, body=body, is_stream=is_stream, headers=headers)
 

@@ -95,7 +95,8 @@ class Pool:
             answer: Connection | None = None
             try:
                 answer = await replica.endpoint.ask(replica.endpoint.post(asking.route, asking.body, asking.headers))
-                await _accepted(answer, asking)
+                if not _is_accepted(answer, asking):
+                    raise await _refusal(answer)
                 return await _whole(answer)
             except (Trouble, UpstreamError) as error:
                 self._go_on(asking, tried, error, has_begun=False)
@@ -114,7 +115,8 @@ class Pool:
             answer: Connection | None = None
             try:
                 answer = await replica.endpoint.ask(replica.endpoint.post(asking.route, asking.body, asking.headers))
-                await _accepted(answer, asking)
+                if not _is_accepted(answer, asking):
+                    raise await _refusal(answer)
                 yield b""
                 while piece := await answer.read():
                     has_begun = True
@@ -185,17 +187,20 @@ class Pool:
         return ModelUnavailable("the model's server cannot be reached now", retry_after=2)
 
 
-async def _accepted(answer: Connection, asking: Asking) -> None:
-    """Raises UpstreamError unless the answer is what was asked for."""
-    kind = _kind(answer.headers.get(b"content-type", b""))
-    if answer.status == 200 and (kind == b"text/event-stream") == asking.is_stream:
-        return
+def _is_accepted(answer: Connection, asking: Asking) -> bool:
+    is_stream = _kind(answer.headers.get(b"content-type", b"")) == b"text/event-stream"
+    return answer.status == 200 and is_stream == asking.is_stream
+
+
+async def _refusal(answer: Connection) -> UpstreamError:
+    """Why the answer is not what was asked for."""
     body = bytearray()
     while len(body) < LARGEST_REFUSAL and (piece := await answer.read()):
         body += piece
     if answer.status != 200:
-        raise refused(answer.status, answer.headers, bytes(body))
-    raise broken(f"answered with {kind.decode(errors='replace') or 'no content type'} instead of what was asked for")
+        return refused(answer.status, answer.headers, bytes(body))
+    kind = _kind(answer.headers.get(b"content-type", b"")).decode(errors="replace") or "no content type"
+    return broken(f"answered with {kind} instead of what was asked for")
 
 
 @lru_cache(64)
@@ -204,7 +209,7 @@ def _kind(content_type: bytes) -> bytes:
 
 
 async def _whole(answer: Connection) -> bytes:
-    pieces: list[bytes] = []
-    while piece := await answer.read():
-        pieces.append(piece)
+    pieces = [await answer.read()]
+    while not answer.is_complete:
+        pieces.append(await answer.read())
     return b"".join(pieces)

@@ -142,6 +142,9 @@ class _Details(msgspec.Struct):
     reasoning_tokens: int | None = None
 
 
+_NONE = _Details()
+
+
 class _Tokens(msgspec.Struct):
     prompt_tokens: int
     completion_tokens: int | None = None
@@ -149,7 +152,7 @@ class _Tokens(msgspec.Struct):
     completion_tokens_details: _Details | None = None
 
     def counts(self) -> Usage:
-        prompt, completion = self.prompt_tokens_details or _Details(), self.completion_tokens_details or _Details()
+        prompt, completion = self.prompt_tokens_details or _NONE, self.completion_tokens_details or _NONE
         return Usage(
             self.prompt_tokens, self.completion_tokens or 0, prompt.cached_tokens or 0, completion.reasoning_tokens or 0
         )
