@@ -8,12 +8,20 @@ of longer rows. Moving costs a copy, which is little beside what was computed to
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from mmap import mmap
 
-import numpy as np
 import torch
 from torch import Tensor
+
+if sys.platform == "win32":
+    _PRIVATE: dict[str, int] = {}
+else:
+    from mmap import MAP_ANON, MAP_PRIVATE
+
+    _PRIVATE = {"flags": MAP_ANON | MAP_PRIVATE}
 
 FIRST_LENGTH = 256
 """Tokens of the shortest rows; every further slab's have twice as many."""
@@ -45,8 +53,10 @@ class KVShape:
         shape = (self.layers, rows, self.heads, length, size)
         if self.device.type != "cpu" or not rows:
             return torch.zeros(shape, dtype=self.dtype, device=self.device)
-        # NumPy's zeros take memory only where something is written.
-        return torch.from_numpy(np.zeros(math.prod(shape) * self.dtype.itemsize, np.uint8)).view(self.dtype).view(shape)
+        # Pages of the system's own take memory only where something is written, and are given back whole: in the heap,
+        # among what a step needs for a moment, they would leave gaps.
+        pages = mmap(-1, math.prod(shape) * self.dtype.itemsize, **_PRIVATE)
+        return torch.frombuffer(pages, dtype=self.dtype).view(shape)
 
 
 def row_length(tokens: int) -> int:
