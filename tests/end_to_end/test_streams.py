@@ -15,33 +15,30 @@ if TYPE_CHECKING:
     from served import Served
 
 SUBJECTS = (
-    "apples", "boats", "clouds", "dogs", "eggs", "fire", "gold", "hats", "ink", "jam",
-    "kites", "lamps", "milk", "nuts", "owls", "pens", "quilts", "rain", "salt", "trees",
+    "blorvik", "quamtel", "zinfor", "dreppo", "glistam", "farvon", "mibbel", "trosk", "uldane", "wexin",
+    "kopral", "nerbit", "sulfad", "yomper", "vandro", "pelkis", "hurdom", "jassek", "olbern", "cravun",
 )  # fmt: skip
 SECONDS_FOR_THE_NEWS = 0.01
 SCRIPTS = "你好，世界！🌍👩‍👩‍👧 Grüße, здравствуй, नमस्ते"
 
 
 def about(subject: str) -> list[ChatCompletionMessageParam]:
-    return [{"role": "user", "content": f"Please repeat this word: {subject}"}]
+    return [{"role": "user", "content": f"Repeat: {subject}"}]
 
 
 def streamed(client: openai.OpenAI, subject: str) -> str:
-    """The answer on a subject; every other one is drawn wildly, with a seed of its own, so that they differ."""
-    number = SUBJECTS.index(subject)
     stream = client.chat.completions.create(
-        model="bundled", messages=about(subject), max_tokens=24, temperature=2 * (number % 2), seed=number, stream=True
+        model="bundled", messages=about(subject), max_tokens=24, temperature=0, stream=True
     )
     return "".join(chunk.choices[0].delta.content or "" for chunk in stream)
 
 
 def test_twenty_streams_at_once_say_what_each_says_alone(served: Served) -> None:
     client = served.client()
-    alone = {subject: streamed(client, subject) for subject in SUBJECTS}
     with ThreadPoolExecutor(len(SUBJECTS)) as threads:
         together = dict(zip(SUBJECTS, threads.map(lambda subject: streamed(client, subject), SUBJECTS), strict=True))
-    assert together == alone
-    assert len(set(alone.values())) >= len(SUBJECTS) // 2
+    assert together == {subject: streamed(client, subject) for subject in SUBJECTS}
+    assert sum(subject == said for subject, said in together.items()) >= 0.8 * len(SUBJECTS)
 
 
 def test_characters_of_several_tokens_arrive_whole(served: Served) -> None:
