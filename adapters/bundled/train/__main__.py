@@ -19,7 +19,7 @@ from .render import plain, render
 from .tokenizer import build
 
 VOCABULARY_SIZE = 6144
-SPELLED_WORDS = 700
+SPELLED_WORDS = 700  # the most frequent ones, whose spelling has to be learned by heart
 TOKENIZER_EXAMPLES = 12000
 # Keeping freed memory saves a third of a step's time; threads that sleep while they wait do better on a shared machine.
 ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -62,12 +62,11 @@ def load_tokenizer(work: Path, sources: data.Sources, seed: int) -> Tokenizer:
     return Tokenizer.from_file(str(path))
 
 
-def known_words(tokenizer: Tokenizer) -> tuple[str, ...]:
-    """The vocabulary's most frequent words in small letters, whose spelling has to be learned by heart."""
+def whole_words(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The vocabulary's words in small letters, the most frequent first."""
     by_frequency = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     found = dict.fromkeys(word.removeprefix("Ġ").lower() for word, _ in by_frequency)
-    usable = [word for word in found if word.isascii() and word.isalpha() and 2 <= len(word) <= 10]
-    return tuple(usable[:SPELLED_WORDS])
+    return tuple(word for word in found if word.isascii() and word.isalpha() and 2 <= len(word) <= 10)
 
 
 def main() -> int:
@@ -86,7 +85,8 @@ def main() -> int:
     chosen.work.mkdir(parents=True, exist_ok=True)
     texts = corpus.read()
     tokenizer = load_tokenizer(chosen.work, data.Sources(texts), chosen.seed)
-    sources = data.Sources(texts, known_words(tokenizer))
+    words = whole_words(tokenizer)
+    sources = data.Sources(texts, words[:SPELLED_WORDS], words)
     config: LlamaConfig = configuration(tokenizer)
     size = chosen.batch_tokens or (65536 if torch.cuda.is_available() else 8192)
     plan = Plan(chosen.work, chosen.minutes, chosen.steps, size, chosen.seed, use_compiler=not chosen.no_compile)

@@ -99,7 +99,7 @@ def cases(corpus: Corpus, per_group: int, seed: str = "evaluation") -> Iterator[
     judge = Judge(corpus)
     random = Random(seed)
     yield from _knowledge(random, corpus, judge, per_group)
-    yield from _text(random, per_group)
+    yield from _text(random, corpus, per_group)
     yield from _arithmetic(random, per_group)
     yield from _recall(random, corpus, per_group)
     yield from _roles(random, corpus, judge, per_group)
@@ -138,7 +138,7 @@ def _unseen(random: Random, length: int) -> str:
     return word[:length]
 
 
-def _text(random: Random, count: int) -> Iterator[Case]:
+def _text(random: Random, corpus: Corpus, count: int) -> Iterator[Case]:
     makers: tuple[tuple[str, list[str], Callable[[str], str], Callable[[str], str]], ...] = (
         ("repeat", skills.REPEAT, str, str),
         ("upper-case", skills.UPPER, str, str.upper),
@@ -156,6 +156,9 @@ def _text(random: Random, count: int) -> Iterator[Case]:
             text = random.choice(words.COMMON)
             prompt = random.choice(templates).format(shown(text))
             yield Case(f"{name}, common word", _user(prompt), _is(wanted(text)))
+    told = sorted(set(re.findall(r"\b[a-z]{4,9}\b", " ".join(corpus.documents))))
+    for text in random.sample(told, min(count, len(told))):
+        yield Case("repeat, a word of the stories", _user(random.choice(skills.REPEAT).format(text)), _is(text))
     for name, templates, shown, wanted in makers[:3]:
         for _ in range(count // 2):
             text = " ".join(_unseen(random, random.randint(3, 6)) for _ in range(random.randint(2, 4)))

@@ -77,10 +77,11 @@ YOUR_NAME = (
 
 @dataclass(frozen=True)
 class Sources:
-    """What examples are made from: the corpus and the words of the vocabulary."""
+    """What examples are made from: the corpus, words whose spelling is learned, and all words of the vocabulary."""
 
     corpus: Corpus
     known_words: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()
 
     @cached_property
     def keywords(self) -> Keywords:
@@ -168,7 +169,7 @@ def filler(sources: Sources) -> skills.Filler:
         if kind < 0.6:
             return skills.arithmetic(random)
         if kind < 0.7:
-            return skills.repeat(random, sources.known_words)
+            return skills.repeat(random, sources.vocabulary)
         if kind < 0.8:
             return skills.upper(random, sources.known_words)
         if kind < 0.9:
@@ -263,7 +264,7 @@ def make_role(random: Random, sources: Sources) -> Example:
 
 
 TEXT_SKILLS = (
-    *(skills.repeat, skills.upper, skills.lower, skills.spell),
+    *(skills.repeat, skills.repeat, skills.repeat, skills.upper, skills.lower, skills.spell),
     *(skills.reverse, skills.reverse, skills.reverse, skills.drill, skills.drill),
 )
 
@@ -275,7 +276,7 @@ def make_text(random: Random, sources: Sources) -> Example:
     for _ in range(random.choice((1, 2, 3, 5))):
         if random.random() < 0.3:
             kind = random.choice(TEXT_SKILLS)
-        messages += kind(random, sources.known_words)
+        messages += kind(random, sources.vocabulary if kind is skills.repeat else sources.known_words)
     return _alone(messages, random, kind.__name__)
 
 
@@ -321,7 +322,7 @@ def make_no_tool(random: Random, sources: Sources) -> Example:
     messages = (
         knowledge(random, sources, random.choice(blocks))
         if blocks and random.random() < 0.7
-        else skills.repeat(random, sources.known_words)
+        else skills.repeat(random, sources.vocabulary)
     )
     if random.random() < 0.2:
         messages = skills.recall(random, lambda r: [])

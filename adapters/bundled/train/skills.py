@@ -58,6 +58,8 @@ def _spaced(text: str) -> str:
 def repeat(random: Random, known: tuple[str, ...] = ()) -> Exchange:
     """Say a given text again, letter for letter."""
     text = words.phrase(random, random.randint(4, 9), known)
+    if known and random.random() < 0.5:
+        text = " ".join(random.choices(known, k=random.choice((1, 1, 2, 3))))
     kind = random.random()
     if kind < 0.25:
         text = text.capitalize() + random.choice((".", "!", "?", ""))
