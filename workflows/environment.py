@@ -18,6 +18,7 @@ from .references import (
     ReferenceSyntaxError,
     Template,
     as_text,
+    mapped,
     parse,
     references_in,
     resolve,
@@ -96,15 +97,8 @@ class _Environment:
         return replace(reference, steps=steps, default=default)
 
     def _literal(self, value: Any) -> Any:
-        match value:
-            case Template():
-                return _bare(self.value(value))
-            case list():
-                return [self._literal(item) for item in value]
-            case dict():
-                return {key: self._literal(item) for key, item in value.items()}
-            case _:
-                return value
+        """A JSON default without `env`."""
+        return mapped(value, lambda leaf: _bare(self.value(leaf)) if isinstance(leaf, Template) else leaf)
 
     def _step(self, step: str | int | Reference | Each) -> str | int | Reference | Each:
         if not isinstance(step, Reference):

@@ -69,7 +69,7 @@ class Default(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         if self.template is None:
-            return json.dumps(_written(self.literal), ensure_ascii=False)
+            return json.dumps(mapped(self.literal, _written), ensure_ascii=False)
         return _quote(str(self.template))
 
 
@@ -143,15 +143,18 @@ def render(template: Template, scope: Mapping[str, Any]) -> Any:
 
 def render_deep(value: Any, scope: Mapping[str, Any]) -> Any:
     """`value`, a parsed tree, with every template in it rendered."""
-    match value:
-        case Template():
-            return render(value, scope)
+    return mapped(value, lambda leaf: render(leaf, scope) if isinstance(leaf, Template) else leaf)
+
+
+def mapped(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """A JSON tree, with `change` made to all in it that is neither a list nor a mapping."""
+    match tree:
         case list():
-            return [render_deep(item, scope) for item in value]
+            return [mapped(item, change) for item in tree]
         case dict():
-            return {key: render_deep(item, scope) for key, item in value.items()}
+            return {key: mapped(item, change) for key, item in tree.items()}
         case _:
-            return value
+            return change(tree)
 
 
 def resolve(reference: Reference, scope: Mapping[str, Any]) -> Any:
@@ -237,14 +240,12 @@ def _inner_references(reference: Reference) -> Iterator[Reference]:
 
 
 def _written(value: Any) -> Any:
-    """A JSON value with its texts as a file has them."""
+    """A text or template in a default as a file has it."""
     match value:
-        case str() | Template():
-            return str(value if isinstance(value, Template) else Template((value,)))
-        case list():
-            return [_written(item) for item in value]
-        case dict():
-            return {key: _written(item) for key, item in value.items()}
+        case Template():
+            return str(value)
+        case str():
+            return str(Template((value,)))
         case _:
             return value
 
@@ -448,7 +449,7 @@ class _Parser:
             try:
                 literal, self.at = _JSON.raw_decode(self.text, self.at)
                 if self._is_at_end:
-                    return Default(literal=self._parsed(literal))
+                    return Default(literal=mapped(literal, self._parsed))
             except (ValueError, RecursionError):
                 pass
         self.at = before
@@ -458,17 +459,14 @@ class _Parser:
         return Default(template=template)
 
     def _parsed(self, value: Any) -> Any:
-        """A JSON value with the texts that hold references as templates."""
-        match value:
-            case str() if "${" in value:
-                template = _Parser(value, self.depth).template()
-                return str(*template.parts) if len(template.parts) == 1 and template.only is None else template
-            case list():
-                return [self._parsed(item) for item in value]
-            case dict():
-                return {key: self._parsed(item) for key, item in value.items()}
-            case _:
-                return value
+        """A text that holds references as a template."""
+        if not isinstance(value, str) or "${" not in value:
+            return value
+        template = _Parser(value, self.depth).template()
+        match template.parts:
+            case (str(text),):
+                return text
+        return template
 
     @property
     def _is_at_end(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
 from ..adapters.quantities import NEVER, bytes_in, seconds_in
-from .references import ReferenceSyntaxError, Template, parse
+from .references import ReferenceSyntaxError, Template, mapped, parse
 
 T = TypeVar("T")
 
@@ -26,6 +26,10 @@ class Verbatim(str):
 
 def parse_deep(value: Any) -> Any:
     """`value` with every text in it parsed; a text without references stays a text."""
+    return mapped(value, _parsed)
+
+
+def _parsed(value: Any) -> Any:
     match value:
         case Verbatim():
             return Template((str(value),)) if "${" in value else str(value)
@@ -35,10 +39,6 @@ def parse_deep(value: Any) -> Any:
             except ReferenceSyntaxError as error:
                 raise ValueError(str(error)) from error
             return value if template.parts in ((value,), ()) else template
-        case list():
-            return [parse_deep(item) for item in value]
-        case dict():
-            return {key: parse_deep(item) for key, item in value.items()}
         case _:
             return value
 
