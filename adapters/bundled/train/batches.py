@@ -86,7 +86,7 @@ def pack(encoded: list[Encoded], rows: int, length: int, padding: int) -> Batch:
 # Shapes of a batch in tokens a row, the shortest example that a row begins with, and the share of the steps. The long
 # ones come late, when what they ask for has been learned in short; one of them is a smaller batch, for they are slow.
 SHAPES = ((256, 0, 0.80), (512, 230, 0.19), (2048, 500, 0.01))
-LATE_SHAPES = ((256, 0, 0.67), (512, 230, 0.16), (2048, 500, 0.12), (4096, 2000, 0.05))
+LATE_SHAPES = ((256, 0, 0.61), (512, 230, 0.15), (1024, 400, 0.06), (2048, 500, 0.14), (4096, 2000, 0.04))
 LARGEST_LONG = 4096
 WORDS_A_TOKEN = 0.6
 

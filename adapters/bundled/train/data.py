@@ -102,7 +102,7 @@ class Sources:
     def shares(self) -> list[float]:
         """How often each block is drawn: more often with more wordings, for a role, and for this product."""
         return [
-            len(b.questions) * (2.5 if b.systems else 1.5 if b.topic == "product" else 1.0) for b in self.corpus.blocks
+            len(b.questions) * (2.5 if b.systems else 2.0 if b.topic == "product" else 1.0) for b in self.corpus.blocks
         ]
 
     @cached_property
@@ -264,19 +264,20 @@ def make_role(random: Random, sources: Sources) -> Example:
 
 
 TEXT_SKILLS = (
-    *(skills.repeat, skills.repeat, skills.repeat, skills.upper, skills.lower, skills.spell),
-    *(skills.reverse, skills.reverse, skills.reverse, skills.drill, skills.drill),
+    *(skills.repeat, skills.repeat, skills.repeat, skills.lines, skills.lines, skills.upper, skills.lower, skills.spell),
+    *(skills.reverse, skills.reverse, skills.reverse, skills.reverse, skills.drill, skills.drill),
 )
+WHOLE_VOCABULARY = (skills.repeat, skills.lines)
 
 
 def make_text(random: Random, sources: Sources) -> Example:
-    """One to five exchanges that repeat, upper-case, lower-case, reverse or spell."""
+    """One to five exchanges that repeat, list, upper-case, lower-case, reverse or spell."""
     kind = random.choice(TEXT_SKILLS)
     messages: list[Message] = []
     for _ in range(random.choice((1, 2, 3, 5))):
         if random.random() < 0.3:
             kind = random.choice(TEXT_SKILLS)
-        messages += kind(random, sources.vocabulary if kind is skills.repeat else sources.known_words)
+        messages += kind(random, sources.vocabulary if kind in WHOLE_VOCABULARY else sources.known_words)
     return _alone(messages, random, kind.__name__)
 
 
@@ -407,8 +408,8 @@ MIXTURE: tuple[tuple[float, Maker], ...] = (
     (0.36, make_knowledge),
     (0.10, make_tone),
     (0.04, make_role),
-    (0.08, make_text),
-    (0.14, make_arithmetic),
+    (0.11, make_text),
+    (0.11, make_arithmetic),
     (0.05, make_recall),
     (0.03, make_unknown),
     (0.09, make_tools),

@@ -19,7 +19,7 @@ from .network import Network
 from .optimizer import Optimizer, rate
 from .render import ANSWER_WEIGHT
 
-LATE_SHARE = 2 / 3  # of the run, after which long texts come
+LATE_SHARE = 0.6  # of the run, after which long texts come
 LONGEST_STEP = 5.0  # seconds; a step that took longer was kept waiting by others
 
 

@@ -87,9 +87,24 @@ def lower(random: Random, known: tuple[str, ...] = ()) -> Exchange:
 
 def reverse(random: Random, known: tuple[str, ...] = ()) -> Exchange:
     """Write a given text from its last letter to its first."""
-    text = words.word(random, known) if random.random() < 0.85 else words.phrase(random, 3, known)[:16].strip()
+    kind = random.random()
+    text = words.word(random, known) if kind < 0.6 else words.phrase(random, 3, known)[:16].strip()
+    if kind > 0.75:
+        text = words.made_up(random, random.choice((3, 3, 4))) if kind < 0.9 else words.letters(random, 6, 10)
     thinking = f"The letters are {_spaced(text)}. From the end: {_spaced(text[::-1])}."
     return exchange(_asked(random, REVERSE, text), spelled(text[::-1]), thinking)
+
+
+LINES = (
+    "Repeat these words, one on each line: {}|Write each word on a line of its own: {}|One word on each line: {}|"
+    "Make a list of these words: {}|Put every word on a new line: {}|List these words: {}"
+).split("|")
+
+
+def lines(random: Random, known: tuple[str, ...] = ()) -> Exchange:
+    """Say given words again, each on a line, where none has the space in front that its token may have."""
+    chosen = [random.choice(known or words.COMMON) for _ in range(random.randint(3, 10))]
+    return exchange(_asked(random, LINES, " ".join(chosen)), "\n".join(chosen))
 
 
 def spell(random: Random, known: tuple[str, ...] = ()) -> Exchange:

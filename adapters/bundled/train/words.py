@@ -52,9 +52,9 @@ def made_up(random: Random, syllables: int = 0) -> str:
     return "".join(parts) + random.choice(_ENDS)
 
 
-def letters(random: Random) -> str:
-    """A string of random letters, three to nine long."""
-    return "".join(random.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(random.randint(3, 9)))
+def letters(random: Random, shortest: int = 3, longest: int = 9) -> str:
+    """A string of random letters."""
+    return "".join(random.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(random.randint(shortest, longest)))
 
 
 def code(random: Random) -> str:
