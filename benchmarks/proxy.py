@@ -1,11 +1,16 @@
 """What it costs to have this server between a client and a vLLM server, beside other ways to stand there.
 
-    python benchmarks/proxy.py [--litellm .venv-litellm/bin/litellm] [--streams 1,16,64] [--rounds 3]
+    python benchmarks/proxy.py [--litellm COMMAND] [--httpx2] [--streams 1,16,64] [--starts 6] [--rounds 5] [--awake]
 
 A stub upstream sends 128 chunks, as fast as it can or one every 20 ms, or a whole answer. It is asked directly, through
-this server, through a bare relay on Starlette (with the HTTP client of this server, and with httpx2), and through the
-LiteLLM proxy if its command is given. Everything runs on this machine and shares its cores, so that what counts are
-the ratios. Rounds go around all ways in turn, and the best round of each counts: what disturbs only ever takes time.
+this server, through a bare relay on Starlette with the HTTP client of this server (and with `--httpx2` one with that),
+and through the LiteLLM proxy if its command is given. Everything runs on this machine and shares its cores, so that
+what counts are the ratios: rounds go around all ways in turn, everything is started anew `--starts` times, and of each
+way the medians are shown, with that of its ratios to the bare relay in the same round.
+
+With one client the three processes wait for each other most of the time, and on a virtual machine it takes longer to
+wake a core that halts than to hand on a chunk: who works more and so sleeps less seems quicker. `--awake` (Linux) keeps
+each core from halting by a process that runs only while nobody else wants to.
 """
 
 from __future__ import annotations
@@ -197,6 +202,13 @@ async def serve_httpx2(port: int, upstream: int) -> None:
     )
 
 
+DIRECT, BARE, HTTPX2, OURS, LITELLM_NAME = NAMES = (
+    "direct",
+    "bare relay",
+    "bare relay, httpx2",
+    "model-compose",
+    "LiteLLM proxy",
+)
 UNSAFE = "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"
 LITELLM = """
 model_list:
@@ -217,7 +229,6 @@ class Way:
     name: str
     port: int
     process: psutil.Process | None = None
-    best: dict[tuple[str, int], Result] = field(default_factory=dict)
 
     def cpu_seconds(self) -> float:
         if self.process is None:
@@ -227,22 +238,22 @@ class Way:
 
 
 @contextlib.contextmanager
-def ways(litellm: Path | None) -> Iterator[list[Way]]:
+def ways(litellm: Path | None, *, httpx2: bool) -> Iterator[list[Way]]:
     """All of them, each a process of its own, ready to answer."""
     with contextlib.ExitStack() as opened:
         stub = a_free_port()
         opened.enter_context(running(serve_stub, stub))
         wait_for(stub)
-        found = [Way("direct", stub)]
-        bare = {"bare relay": serve_bare, "bare relay, httpx2": serve_httpx2, "model-compose": serve_ours}
-        for name, main in bare.items():
+        found = [Way(DIRECT, stub)]
+        relays = {BARE: serve_bare, **({HTTPX2: serve_httpx2} if httpx2 else {}), OURS: serve_ours}
+        for name, main in relays.items():
             port = a_free_port()
             pid = opened.enter_context(running(main, port, stub))
             found.append(Way(name, port, psutil.Process(pid)))
         if litellm is not None:
             port = a_free_port()
             pid = opened.enter_context(running_litellm(litellm, port, stub))
-            found.append(Way("LiteLLM proxy", port, psutil.Process(pid)))
+            found.append(Way(LITELLM_NAME, port, psutil.Process(pid)))
         for way in found:
             wait_for(way.port)
         yield found
@@ -394,45 +405,87 @@ def measure(way: Way, load: str, clients: int, each: int) -> Result:
     return Result(first, sum(pieces for _, pieces in answers), len(answers), seconds, way.cpu_seconds() - before)
 
 
-HOW_MANY = {"whole": 1500, "fast": 192, "slow": 64}
+HOW_MANY = {"whole": 3000, "fast": 192, "slow": 64}
 """Answers in one measurement, about."""
+
+SECONDS_TO_TIDY = 0.1
+"""For whoever was measured to close its connections, before the next one is."""
+
+
+Point = tuple[str, int]
+"""A load, and how many clients."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--litellm", type=Path, help="the command of an installed LiteLLM proxy")
+    parser.add_argument("--httpx2", action="store_true", help="a bare relay with httpx2 too")
     parser.add_argument("--streams", default="1,16,64")
     parser.add_argument("--loads", default="whole,fast,slow")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--starts", type=int, default=1)
+    parser.add_argument("--awake", action="store_true", help="keep the cores from halting")
     args = parser.parse_args()
-    streams, loads = [int(each) for each in args.streams.split(",")], args.loads.split(",")
-    with ways(args.litellm) as found:
-        for load in loads:
-            for clients in streams:
-                each = max(1, (HOW_MANY[load] if load != "slow" or clients > 1 else 1) // clients)
-                each = min(each, 300)
-                for _ in range(args.rounds):
-                    for way in found:
-                        result = measure(way, load, clients, each if way.name != "LiteLLM proxy" else max(1, each // 5))
-                        old = way.best.get((load, clients))
-                        firsts = [result.first] + ([old.first] if old else [])
-                        if old is None or result.rate > old.rate:
-                            way.best[load, clients] = result
-                        way.best[load, clients].first = min(firsts)
-                show(load, clients, found)
+    points = [(load, int(each)) for load in args.loads.split(",") for each in args.streams.split(",")]
+    results: dict[Point, list[dict[str, Result]]] = {point: [] for point in points}
+    with cores_awake() if args.awake else contextlib.nullcontext():
+        for _ in range(args.starts):
+            with ways(args.litellm, httpx2=args.httpx2) as found:
+                for point in points:
+                    one_round(found, point, 0)
+                    results[point] += [one_round(found, point, number) for number in range(args.rounds)]
+    for point in points:
+        show(point, results[point])
 
 
-def show(load: str, clients: int, found: Sequence[Way]) -> None:
+def one_round(found: Sequence[Way], point: Point, number: int) -> dict[str, Result]:
+    """One measurement of every way, by its name; every other round from the last to the first."""
+    load, clients = point
+    each = min(300, max(1, (HOW_MANY[load] if load != "slow" or clients > 1 else 1) // clients))
+    results = {}
+    for way in found if number % 2 else reversed(found):
+        time.sleep(SECONDS_TO_TIDY)
+        results[way.name] = measure(way, load, clients, each if way.name != LITELLM_NAME else max(1, each // 5))
+    return results
+
+
+def keep_awake(core: int) -> None:
+    os.sched_setaffinity(0, {core})
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    while True:
+        pass
+
+
+@contextlib.contextmanager
+def cores_awake() -> Iterator[None]:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=keep_awake, args=(core,), daemon=True) for core in os.sched_getaffinity(0)]
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def show(point: Point, rounds: Sequence[dict[str, Result]]) -> None:
+    load, clients = point
     what = {"whole": "whole answers", "fast": "128 chunks at once", "slow": "128 chunks, 20 ms apart"}[load]
     unit = "requests/s" if load == "whole" else "chunks/s"
-    direct = found[0].best[load, clients]
     print(f"\n{what}, {clients} at a time")
-    print(f"{'':22}{unit:>12}{'to first, ms':>14}{'added, ms':>11}{'CPU us each':>13}")
-    for way in found:
-        result = way.best[load, clients]
-        cost = f"{result.cost / result.pieces * 1e6:13.1f}" if way.process else f"{'':13}"
-        added = f"{(result.first - direct.first) * 1e3:11.2f}" if way.process else f"{'':11}"
-        print(f"{way.name:22}{result.rate:12,.0f}{result.first * 1e3:14.2f}{added}{cost}", flush=True)
+    print(f"{'':22}{unit:>12}{'to first, ms':>14}{'added, ms':>11}{'CPU us each':>13}{'beside bare':>13}")
+    for name in NAMES:
+        if name not in rounds[0]:
+            continue
+        rate = statistics.median(each[name].rate for each in rounds)
+        first = statistics.median(each[name].first for each in rounds) * 1e3
+        added = statistics.median(each[name].first - each[DIRECT].first for each in rounds) * 1e3
+        cost = statistics.median(each[name].cost / each[name].pieces for each in rounds) * 1e6
+        ratio = statistics.median(each[name].rate / each[BARE].rate for each in rounds)
+        more = f"{added:11.2f}{cost:13.1f}{ratio:13.2f}" if name != DIRECT else ""
+        print(f"{name:22}{rate:12,.0f}{first:14.2f}{more}", flush=True)
 
 
 if __name__ == "__main__":

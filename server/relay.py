@@ -146,6 +146,7 @@ class _Answer:
         await wire.close(body)
 
     async def _stream(self, wire: Wire) -> None:
+        last = b""  # goes out together with the end of the response
         try:
             async with aclosing(self._answer.events()) as pieces:
                 async for piece in pieces:
@@ -156,14 +157,17 @@ class _Answer:
                         await wire.open(EVENT_STREAM)
                     if self._record.first_token is None and piece:
                         self._record.first_token = time.perf_counter()
-                    await wire.write(piece)
+                    if piece.endswith(DONE):
+                        last = piece
+                    else:
+                        await wire.write(piece)
         except Exception as error:
             if not wire.is_open:
                 raise
             log_unexpected(error, self._record)
-            await wire.close(self._failed(error))
+            await wire.close(last or self._failed(error))
         else:
-            await wire.close(b"")
+            await wire.close(last)
 
     def _failed(self, error: Exception) -> bytes:
         """How a stream ends that has begun and cannot go on."""
