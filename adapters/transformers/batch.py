@@ -17,6 +17,9 @@ from torch.nn import functional as F
 
 from .rows import Row, Slab
 
+_attend_with_sums: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+"""What is under `scaled_dot_product_attention` on a CPU; gives each row's logarithm of its sum of exponentials too."""
+
 
 class Part:
     """Tokens that attend in one operation: one each for all rows of a slab, or several of one row.
@@ -53,20 +56,44 @@ class Part:
 
     def attend(self, layer: int, queries: Tensor, scaling: float | None, window: int | None) -> Tensor:
         """`[tokens, heads, size]` for this part's own `queries` `[tokens, heads, size]`."""
-        begin, mask = self._mask(window, queries.dtype)
-        keys = self.slab.keys[layer, : self._rows, :, begin : self.length]
-        values = self.slab.values[layer, : self._rows, :, begin : self.length]
         heads, size = queries.shape[-2:]
-        attended = F.scaled_dot_product_attention(
-            queries.view(self._rows, self.count, heads, size).transpose(1, 2),
-            keys,
-            values,
-            attn_mask=mask,
-            scale=scaling,
-            is_causal=mask is None and self.count > 1,
-            enable_gqa=heads != keys.shape[1],
+        own = queries.view(self._rows, self.count, heads, size).transpose(1, 2)
+        if self._is_in_two(window):
+            attended = self._attended_in_two(layer, own, scaling)
+        else:
+            begin, mask = self._mask(window, queries.dtype)
+            keys = self.slab.keys[layer, : self._rows, :, begin : self.length]
+            attended = F.scaled_dot_product_attention(
+                own,
+                keys,
+                self.slab.values[layer, : self._rows, :, begin : self.length],
+                attn_mask=mask,
+                scale=scaling,
+                is_causal=mask is None and self.count > 1,
+                enable_gqa=heads != keys.shape[1],
+            )
+        return attended.transpose(1, 2).reshape(len(queries), heads, attended.shape[-1])
+
+    def _is_in_two(self, window: int | None) -> bool:
+        """Whether this is a later piece of a prompt for which no mask has to be made."""
+        keys, values = self.slab.keys, self.slab.values
+        return (
+            self.count > 1
+            and self.first[0] > 0
+            and (window is None or self.length <= window)
+            and keys.device.type == "cpu"
+            and keys.shape[-1] == values.shape[-1]
+            and _attend_with_sums is not None
         )
-        return attended.transpose(1, 2).reshape(len(queries), heads, values.shape[-1])
+
+    def _attended_in_two(self, layer: int, queries: Tensor, scaling: float | None) -> Tensor:
+        """Attention to all that was read before, and, causally, to the piece itself; each counts by its sum."""
+        keys, values = self.slab.keys[layer, :1], self.slab.values[layer, :1]
+        known, new = slice(0, self.first[0]), slice(self.first[0], self.length)
+        before, sums_before = _attend_with_sums(queries, keys[:, :, known], values[:, :, known], scale=scaling)
+        itself, sums = _attend_with_sums(queries, keys[:, :, new], values[:, :, new], is_causal=True, scale=scaling)
+        share = torch.sigmoid(sums_before - sums).to(itself.dtype)
+        return torch.lerp(itself, before, share[..., None])
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> tuple[int, Tensor | None]:
         """Where the keys that matter begin, and what is added to the scores of each; None: all count, or causally."""

@@ -13,6 +13,8 @@ from tiny_models import TinyModel
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from modelcompose.adapters.transformers import batch
+from modelcompose.adapters.transformers.batch import Part
 from modelcompose.adapters.transformers.cache import GrowingLayer, new_cache
 from modelcompose.adapters.transformers.computer import computer_for
 from modelcompose.adapters.transformers.forward import ModuleForward
@@ -20,6 +22,7 @@ from modelcompose.adapters.transformers.in_turns import Forward, InTurns
 from modelcompose.adapters.transformers.linear import PackedLinear, can_pack, pack_layers
 from modelcompose.adapters.transformers.llama import LlamaForward
 from modelcompose.adapters.transformers.load import LoadedModel, load
+from modelcompose.adapters.transformers.rows import KVShape, Row
 from modelcompose.adapters.transformers.settings import ModelSettings
 
 needs_bfloat16 = pytest.mark.skipif(
@@ -44,6 +47,21 @@ def test_only_bfloat16_layers_are_packed() -> None:
     layer = nn.Linear(4, 4)
     pack_layers(layer)
     assert type(layer) is nn.Linear
+
+
+@pytest.mark.parametrize("window", [None, 90, 40])
+@torch.inference_mode()
+def test_a_later_piece_of_a_prompt_attends_as_with_a_mask(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = KVShape(1, 2, 16, 16, torch.float32, torch.device("cpu"))
+    row = Row.alone(shape, 256)
+    row.keys.normal_()
+    row.values.normal_()
+    row.filled = 50
+    queries = torch.randn(30, 6, 16)
+    part = Part(row.slab, [row], 30, 0)
+    attended = part.attend(0, queries, None, window)
+    monkeypatch.setattr(batch, "_attend_with_sums", None)
+    torch.testing.assert_close(attended, part.attend(0, queries, None, window))
 
 
 @torch.inference_mode()
