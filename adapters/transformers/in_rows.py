@@ -21,7 +21,7 @@ ROWS_SHARE = 0.75
 SMALL_PRODUCT = 7.5e7
 """A layer's product of fewer multiplications is done before a second thread is awake."""
 
-SMALL_READ = 1_000_000
+SMALL_READ = 4_000_000
 """Bytes of keys and values that attention has read in a layer before a second thread is awake."""
 
 FREE_TOKENS = 85
