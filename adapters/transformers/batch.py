@@ -7,8 +7,8 @@ side, `[1, tokens]`, without padding. Attention takes them apart again: `Part` b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .rows import Row, Slab
+from .team import Team, threads
 
 _attend_with_sums: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 """What is under `scaled_dot_product_attention` on a CPU; gives each row's logarithm of its sum of exponentials too."""
@@ -54,8 +55,12 @@ class Part:
             else:
                 room[layer].flatten(0, 2).index_copy_(0, self._slots, new[self.start : self.end].flatten(0, 1))
 
-    def attend(self, layer: int, queries: Tensor, scaling: float | None, window: int | None) -> Tensor:
+    def attend(
+        self, layer: int, queries: Tensor, scaling: float | None, window: int | None, team: Team | None = None
+    ) -> Tensor:
         """`[tokens, heads, size]` for this part's own `queries` `[tokens, heads, size]`."""
+        if team is not None and self.count == 1:
+            return self._attended_by(team, layer, queries, scaling, window)
         heads, size = queries.shape[-2:]
         own = queries.view(self._rows, self.count, heads, size).transpose(1, 2)
         if self._is_in_two(window):
@@ -95,6 +100,26 @@ class Part:
         share = torch.sigmoid(sums_before - sums).to(itself.dtype)
         return torch.lerp(itself, before, share[..., None])
 
+    def _attended_by(
+        self, team: Team, layer: int, queries: Tensor, scaling: float | None, window: int | None
+    ) -> Tensor:
+        """One token in each row, of which every thread has as many rows, or heads of them, as any other."""
+        begin, mask = self._mask(window, queries.dtype)
+        keys = self.slab.keys[layer, : self._rows, :, begin : self.length]
+        values = self.slab.values[layer, : self._rows, :, begin : self.length]
+        heads, size = keys.shape[1], queries.shape[-1]
+        own = queries.reshape(self._rows * heads, -1, 1, size)
+        keys, values = keys.flatten(0, 1)[:, None], values.flatten(0, 1)[:, None]
+        mask = None if mask is None else mask.repeat_interleave(heads, 0)
+
+        def attended(part: slice) -> Tensor:
+            mine = None if mask is None else mask[part]
+            return F.scaled_dot_product_attention(
+                own[part], keys[part], values[part], attn_mask=mine, scale=scaling, enable_gqa=own.shape[1] > 1
+            )
+
+        return team.computed(attended, len(own)).view(len(queries), -1, values.shape[-1])
+
     def _mask(self, window: int | None, dtype: torch.dtype) -> tuple[int, Tensor | None]:
         """Where the keys that matter begin, and what is added to the scores of each; None: all count, or causally."""
         if window not in self._masks:
@@ -127,16 +152,16 @@ def _slots(slab: Slab, rows: Sequence[Row]) -> Tensor:
 class Batch:
     """One step's tokens, with their positions, and the places of those whose logits are wanted.
 
-    `threads` is how many compute attention, the current number if None.
+    Attention is computed by a `team` where there is one.
     """
 
     def __init__(
-        self, parts: Sequence[Part], token_ids: Sequence[int], wanted: Sequence[int], threads: int | None = None
+        self, parts: Sequence[Part], token_ids: Sequence[int], wanted: Sequence[int], team: Team | None = None
     ) -> None:
         device = parts[0].slab.keys.device
         positions = [position for part in parts for position in part.positions]
         self.parts = parts
-        self._threads = threads
+        self._team = team
         self.token_ids = torch.tensor(token_ids, device=device)
         self.positions = torch.tensor(positions, device=device)
         self.wanted = None if len(wanted) == len(token_ids) else torch.tensor(wanted, device=device)
@@ -150,19 +175,11 @@ class Batch:
         """Attention of a layer, its keys and values kept; all are `[tokens, heads, size]`."""
         for part in self.parts:
             part.write(layer, keys, values)
-        with _threads(self._threads):
-            attended = [part.attend(layer, queries[part.start : part.end], scaling, window) for part in self.parts]
+        with nullcontext() if self._team is None else threads(self._team.count):
+            attended = [
+                part.attend(layer, queries[part.start : part.end], scaling, window, self._team) for part in self.parts
+            ]
         return attended[0] if len(attended) == 1 else torch.cat(attended)
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def attention(

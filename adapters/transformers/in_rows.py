@@ -14,6 +14,7 @@ from .placement import is_out_of_memory
 from .prefix import PrefixCache
 from .rows import KVShape, Row, Slabs, row_length
 from .sequences import Computed, Piece, Sequence
+from .team import Team
 
 ROWS_SHARE = 0.75
 """Of the KV cache's memory, for rows; what is left is for known beginnings of texts."""
@@ -21,7 +22,7 @@ ROWS_SHARE = 0.75
 SMALL_PRODUCT = 7.5e7
 """A layer's product of fewer multiplications is done before a second thread is awake."""
 
-SMALL_READ = 4_000_000
+SMALL_READ = 2_000_000
 """Bytes of keys and values that attention has read in a layer before a second thread is awake."""
 
 FREE_TOKENS = 85
@@ -52,6 +53,7 @@ class InRows:
         self._slabs = Slabs(shape)
         self._prefixes = PrefixCache(shape, memory - int(memory * ROWS_SHARE))
         self._threads = torch.get_num_threads()
+        self._team = Team(self._threads) if self._threads > 1 and shape.device.type == "cpu" else None
         self._weights = weights
         self._owners: dict[Row, Sequence] = {}
 
@@ -77,8 +79,8 @@ class InRows:
                 self._move(sequence, row)
         plan = self._plan(pieces)
         read = sum(part.attended for part in plan.parts) * self._shape.token_bytes / self._shape.layers
-        threads = self._threads if read > SMALL_READ else None
-        batch = Batch(plan.parts, plan.token_ids, plan.wanted or [len(plan.token_ids) - 1], threads)
+        team = self._team if read > SMALL_READ else None
+        batch = Batch(plan.parts, plan.token_ids, plan.wanted or [len(plan.token_ids) - 1], team)
         product = self._weights / (4 * self._shape.layers + 1) * max(len(batch), FREE_TOKENS)
         torch.set_num_threads(self._threads if product > SMALL_PRODUCT else 1)
         logits = self._forward(batch)

@@ -22,8 +22,9 @@ from modelcompose.adapters.transformers.in_turns import Forward, InTurns
 from modelcompose.adapters.transformers.linear import PackedLinear, can_pack, pack_layers
 from modelcompose.adapters.transformers.llama import LlamaForward
 from modelcompose.adapters.transformers.load import LoadedModel, load
-from modelcompose.adapters.transformers.rows import KVShape, Row
+from modelcompose.adapters.transformers.rows import KVShape, Row, Slab
 from modelcompose.adapters.transformers.settings import ModelSettings
+from modelcompose.adapters.transformers.team import Team
 
 needs_bfloat16 = pytest.mark.skipif(
     not can_pack(torch.zeros(1, 1, dtype=torch.bfloat16)), reason="this CPU multiplies no bfloat16"
@@ -62,6 +63,22 @@ def test_a_later_piece_of_a_prompt_attends_as_with_a_mask(window: int | None, mo
     attended = part.attend(0, queries, None, window)
     monkeypatch.setattr(batch, "_attend_with_sums", None)
     torch.testing.assert_close(attended, part.attend(0, queries, None, window))
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize(("rows", "heads"), [(1, 2), (5, 2), (5, 6)])
+@torch.inference_mode()
+def test_a_team_attends_as_one_thread_does(rows: int, heads: int, window: int | None, count: int) -> None:
+    slab = Slab(KVShape(1, 2, 16, 8, torch.float32, torch.device("cpu")), 256)
+    for number in range(rows):
+        Row(slab).filled = 30 + 20 * number
+    slab.keys.normal_()
+    slab.values.normal_()
+    queries = torch.randn(rows, heads + 4, 16)[:, :heads]
+    part = Part(slab, slab.taken, 1, 0)
+    alone, together = part.attend(0, queries, None, window), part.attend(0, queries, None, window, Team(count))
+    torch.testing.assert_close(together, alone, atol=0, rtol=0)
 
 
 @torch.inference_mode()
