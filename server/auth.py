@@ -20,5 +20,12 @@ def authorize(headers: Headers, keys: Sequence[str]) -> None:
         # OpenAI has a code for a wrong key only.
         raise Unauthorized("This server needs an API key: send it in the header 'Authorization: Bearer KEY'.", code="")
     # Constant time, so that how long it takes tells nothing about a key.
-    if not any(hmac.compare_digest(given.encode(), key.encode()) for key in keys):
+    sent = given.encode("latin-1")
+    if not any(hmac.compare_digest(sent, spelling) for key in keys for spelling in _spellings(key)):
         raise Unauthorized("Incorrect API key: it is not one of those this server was started with.")
+
+
+def _spellings(key: str) -> tuple[bytes, ...]:
+    """A key as clients may send it: HTTP has no encoding for what is not ASCII, some take UTF-8, browsers Latin-1."""
+    utf8 = key.encode(errors="surrogateescape")
+    return (utf8, key.encode("latin-1")) if max(key, default="") <= "\xff" else (utf8,)

@@ -274,6 +274,22 @@ async def test_a_right_key_opens_and_service_routes_need_none(client: Client) ->
     assert (await model.get("/v1/models")).status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("key", "sent", "status"),
+    [
+        ("clé", "clé".encode(), 200),
+        ("clé", "clé".encode("latin-1"), 200),
+        ("clé", b"cle", 401),
+        ("ключ", "ключ".encode(), 200),
+        ("ключ", b"????", 401),
+    ],
+)
+async def test_a_key_may_have_any_letters(client: Client, key: str, sent: bytes, status: int) -> None:
+    model = client(hello(), settings=Settings(api_keys=(key,)))
+    reply = await model.get("/v1/models", headers=[(b"authorization", b"Bearer " + sent)])
+    assert reply.status_code == status
+
+
 @pytest.mark.parametrize("header", ["Bearer ", "Bearer anything", "nonsense"])
 async def test_without_keys_any_key_will_do(client: Client, header: str) -> None:
     reply = await client(hello()).post("/v1/chat/completions", json=CHAT, headers={"authorization": header})
