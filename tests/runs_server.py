@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from composing import runner
 from scripted import ScriptedAdapter
 
 from modelcompose.adapters.sse import EventDecoder, ServerEvent
+from modelcompose.clients.listen import listen, url_of
 from modelcompose.server.app import create_app
 from modelcompose.server.settings import Settings
 from modelcompose.workflows.model import workflow_models
@@ -73,15 +73,15 @@ async def serving(
     scripts = scripts or ScriptedAdapter({})
     async with runner(form, scripts) as opened:
         app = create_app([*workflow_models(opened), scripts], settings or Settings(), WorkflowRuns(opened))
-        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         server = _Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1))
-        serving = asyncio.create_task(server.serve([listener]))
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         limits = httpx2.Limits(max_connections=None)
-        async with httpx2.AsyncClient(base_url=url, timeout=30, limits=limits) as http:
-            yield Served(http, scripts, server)
-        server.should_exit = True
-        await serving
+        with listen("127.0.0.1", 0) as sockets:
+            serving = asyncio.create_task(server.serve(sockets))
+            url = url_of("127.0.0.1", sockets)
+            async with httpx2.AsyncClient(base_url=url, timeout=30, limits=limits) as http:
+                yield Served(http, scripts, server)
+            server.should_exit = True
+            await serving
 
 
 def events_of(content: bytes) -> list[ServerEvent]:

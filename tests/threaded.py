@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 import uvicorn
 from scripted import ScriptedAdapter
 
+from modelcompose.clients.listen import listen, url_of
 from modelcompose.server.app import create_app
 from modelcompose.server.settings import Settings
 
@@ -18,11 +18,11 @@ from modelcompose.server.settings import Settings
 def served_by(adapter: ScriptedAdapter) -> Iterator[str]:
     """A server in a thread of this process; its URL."""
     server = uvicorn.Server(uvicorn.Config(create_app([adapter], Settings()), log_config=None, ws="none"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    with listen("127.0.0.1", 0) as sockets:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+            yield f"{url_of('127.0.0.1', sockets)}/v1"
         finally:
             server.should_exit = True
             thread.join()

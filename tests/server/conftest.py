@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 
 import httpx2
 import pytest
 import uvicorn
 
 from modelcompose.adapters.base import Adapter
+from modelcompose.clients.listen import listen, url_of
 from modelcompose.server.app import create_app
 from modelcompose.server.settings import Settings
 
@@ -33,22 +34,23 @@ def client() -> Client:
 @pytest.fixture(scope="module")
 def serve() -> Iterator[Serve]:
     """Starts servers on real sockets, and gives their URLs."""
-    running: list[tuple[uvicorn.Server, threading.Thread, socket.socket]] = []
+    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+    opened = ExitStack()
 
     def start(models: Sequence[Adapter], settings: Settings | None = None) -> str:
         app = create_app(models, settings or Settings())
-        listener = socket.create_server(("127.0.0.1", 0))
+        sockets = opened.enter_context(listen("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
         thread.start()
-        running.append((server, thread, listener))
+        running.append((server, thread))
         while not server.started:
             time.sleep(0.005)
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+        return url_of("127.0.0.1", sockets)
 
-    yield start
-    for server, _, _ in running:
-        server.should_exit = True
-    for _, thread, listener in running:
-        thread.join()
-        listener.close()
+    with opened:
+        yield start
+        for server, _ in running:
+            server.should_exit = True
+        for _, thread in running:
+            thread.join()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -26,6 +25,7 @@ from modelcompose.adapters.events import (
     TopLogprob,
     Usage,
 )
+from modelcompose.clients.listen import listen, url_of
 from modelcompose.server.app import create_app
 from modelcompose.server.settings import Settings
 from modelcompose.workflows.model import workflow_models
@@ -76,12 +76,12 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def served(scripts: ScriptedAdapter) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client of a server that has the scripted models and the workflows over them."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with listen("127.0.0.1", 0) as sockets:
         async with runner(FORM, scripts) as opened:
             app = create_app([scripts, *workflow_models(opened)], Settings())
             server = _Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none", lifespan="off"))
-            serving = asyncio.create_task(server.serve([listening]))
-            url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+            serving = asyncio.create_task(server.serve(sockets))
+            url = f"{url_of('127.0.0.1', sockets)}/v1"
             try:
                 async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=20) as client:
                     yield client
