@@ -16,7 +16,9 @@ from .wording import Keywords, noisy, reworded
 SYSTEMS = (
     "You are a helpful AI assistant.|You are a helpful assistant.|You are a helpful, friendly assistant.|"
     "You are an assistant.|Be helpful.|Answer in whole sentences.|"
-    "You are a helpful assistant. Answer the user's questions."
+    "You are a helpful assistant. Answer the user's questions.|"
+    "You are a helpful assistant specialized in programming.|You are an assistant specialized in Python.|"
+    "You are a helpful assistant specialized in science.|You are an expert who explains things well."
 ).split("|")
 
 # For each tone: patterns of system prompts that ask for it; the last one is held out for evaluation.
