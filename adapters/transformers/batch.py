@@ -36,7 +36,7 @@ class Part:
         self.length = max(self.first) + count
         self._rows = len(rows)
         self._slots = _slots(slab, rows) if count == 1 else None
-        self._masks: dict[int | None, tuple[int, Tensor | None]] = {}
+        self._masks: dict[tuple[int | None, int], tuple[int, Tensor | None]] = {}
 
     @property
     def attended(self) -> int:
@@ -67,11 +67,11 @@ class Part:
             attended = self._attended_in_two(layer, own, scaling)
         else:
             begin, mask = self._mask(window, queries.dtype)
-            keys = self.slab.keys[layer, : self._rows, :, begin : self.length]
+            keys, values = self._kept(layer, begin)
             attended = F.scaled_dot_product_attention(
                 own,
                 keys,
-                self.slab.values[layer, : self._rows, :, begin : self.length],
+                values,
                 attn_mask=mask,
                 scale=scaling,
                 is_causal=mask is None and self.count > 1,
@@ -104,13 +104,11 @@ class Part:
         self, team: Team, layer: int, queries: Tensor, scaling: float | None, window: int | None
     ) -> Tensor:
         """One token in each row, of which every thread has as many rows, or heads of them, as any other."""
-        begin, mask = self._mask(window, queries.dtype)
-        keys = self.slab.keys[layer, : self._rows, :, begin : self.length]
-        values = self.slab.values[layer, : self._rows, :, begin : self.length]
-        heads, size = keys.shape[1], queries.shape[-1]
+        heads, size = self.slab.keys.shape[2], queries.shape[-1]
+        begin, mask = self._mask(window, queries.dtype, heads)
+        keys, values = self._kept(layer, begin)
         own = queries.reshape(self._rows * heads, -1, 1, size)
         keys, values = keys.flatten(0, 1)[:, None], values.flatten(0, 1)[:, None]
-        mask = None if mask is None else mask.repeat_interleave(heads, 0)
 
         def attended(part: slice) -> Tensor:
             mine = None if mask is None else mask[part]
@@ -120,11 +118,20 @@ class Part:
 
         return team.computed(attended, len(own)).view(len(queries), -1, values.shape[-1])
 
-    def _mask(self, window: int | None, dtype: torch.dtype) -> tuple[int, Tensor | None]:
-        """Where the keys that matter begin, and what is added to the scores of each; None: all count, or causally."""
-        if window not in self._masks:
-            self._masks[window] = self._made_mask(window, dtype)
-        return self._masks[window]
+    def _kept(self, layer: int, begin: int) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values of this part's rows, from the token `begin` on."""
+        place = (layer, slice(self._rows), slice(None), slice(begin, self.length))
+        return self.slab.keys[place], self.slab.values[place]
+
+    def _mask(self, window: int | None, dtype: torch.dtype, times: int = 1) -> tuple[int, Tensor | None]:
+        """Where the keys that matter begin, and what is added to the scores of each; None: all count, or causally.
+
+        Each row's scores are there so many `times`, and all layers share them.
+        """
+        if (window, times) not in self._masks:
+            begin, mask = self._made_mask(window, dtype)
+            self._masks[window, times] = begin, mask if mask is None or times == 1 else mask.repeat_interleave(times, 0)
+        return self._masks[window, times]
 
     def _made_mask(self, window: int | None, dtype: torch.dtype) -> tuple[int, Tensor | None]:
         begin = 0 if window is None else max(0, min(self.first) - window + 1)

@@ -266,16 +266,8 @@ def make_role(random: Random, sources: Sources) -> Example:
 
 
 TEXT_SKILLS = (
-    *(
-        skills.repeat,
-        skills.repeat,
-        skills.repeat,
-        skills.lines,
-        skills.lines,
-        skills.upper,
-        skills.lower,
-        skills.spell,
-    ),
+    *(skills.repeat, skills.repeat, skills.repeat, skills.lines, skills.lines),
+    *(skills.upper, skills.lower, skills.spell),
     *(skills.reverse, skills.reverse, skills.reverse, skills.reverse, skills.drill, skills.drill),
 )
 WHOLE_VOCABULARY = (skills.repeat, skills.lines)
