@@ -15,10 +15,10 @@ from .. import MODEL_FOLDER
 from . import corpus, data
 from .export import configuration, export, write_card
 from .network import to_transformers
-from .render import plain, render
-from .tokenizer import build
+from .render import render, unspelled
+from .tokenizer import SPACE, build
 
-VOCABULARY_SIZE = 6144
+VOCABULARY_SIZE = 8960
 SPELLED_WORDS = 700  # the most frequent ones, whose spelling has to be learned by heart
 TOKENIZER_EXAMPLES = 12000
 # Keeping freed memory saves a third of a step's time; threads that sleep while they wait do better on a shared machine.
@@ -57,7 +57,7 @@ def load_tokenizer(work: Path, sources: data.Sources, seed: int) -> Tokenizer:
         texts += [document for document in sources.corpus.documents for _ in range(3)]
         texts += [words for words in sources.corpus.word_lists for _ in range(3)]
         texts += [s for block in sources.corpus.blocks for system in block.systems for s in corpus.expand(system)]
-        texts += [plain(text) for _ in range(TOKENIZER_EXAMPLES) for text, _ in render(data.make(random, sources))]
+        texts += [unspelled(text) for _ in range(TOKENIZER_EXAMPLES) for text, _ in render(data.make(random, sources))]
         build(texts, VOCABULARY_SIZE).save(str(path))
     return Tokenizer.from_file(str(path))
 
@@ -65,7 +65,7 @@ def load_tokenizer(work: Path, sources: data.Sources, seed: int) -> Tokenizer:
 def whole_words(tokenizer: Tokenizer) -> tuple[str, ...]:
     """The vocabulary's words in small letters, the most frequent first."""
     by_frequency = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    found = dict.fromkeys(word.removeprefix("Ġ").lower() for word, _ in by_frequency)
+    found = dict.fromkeys(word.removeprefix(SPACE).lower() for word, _ in by_frequency)
     return tuple(word for word in found if word.isascii() and word.isalpha() and 2 <= len(word) <= 10)
 
 

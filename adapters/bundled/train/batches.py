@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import data
 from .render import Example, marked, render
-from .tokenizer import bytes_to_characters
+from .tokenizer import SPACE, bytes_to_characters
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,12 @@ class Encoder:
         self.padding = vocabulary["<|pad|>"]
         characters = bytes_to_characters()
         self.bytes = [vocabulary[characters[byte]] for byte in range(256)]
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """The words that have a token with a space in front and one without: the two ids of each."""
+        vocabulary = self.tokenizer.get_vocab()
+        bare = [word for word in vocabulary if len(word) > 1 and not word.startswith(SPACE)]
+        return [(vocabulary[SPACE + word], vocabulary[word]) for word in bare if SPACE + word in vocabulary]
 
     def encode(self, example: Example) -> Encoded:
         """The tokens and loss weights of one example."""

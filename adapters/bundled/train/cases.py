@@ -157,8 +157,10 @@ def _text(random: Random, corpus: Corpus, count: int) -> Iterator[Case]:
             prompt = random.choice(templates).format(shown(text))
             yield Case(f"{name}, common word", _user(prompt), _is(wanted(text)))
     told = sorted(set(re.findall(r"\b[a-z]{4,9}\b", " ".join(corpus.documents))))
-    for text in random.sample(told, min(count, len(told))):
-        yield Case("repeat, a word of the stories", _user(random.choice(skills.REPEAT).format(text)), _is(text))
+    for name, templates, shown, wanted in makers:
+        for text in random.sample(told, min(count, len(told))):
+            prompt = random.choice(templates).format(shown(text))
+            yield Case(f"{name}, a word of the stories", _user(prompt), _is(wanted(text)))
     for name, templates, shown, wanted in makers[:3]:
         for _ in range(count // 2):
             text = " ".join(_unseen(random, random.randint(3, 6)) for _ in range(random.randint(2, 4)))

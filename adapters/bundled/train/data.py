@@ -270,7 +270,7 @@ TEXT_SKILLS = (
     *(skills.upper, skills.lower, skills.spell),
     *(skills.reverse, skills.reverse, skills.reverse, skills.reverse, skills.drill, skills.drill),
 )
-WHOLE_VOCABULARY = (skills.repeat, skills.lines)
+WHOLE_VOCABULARY = (skills.repeat, skills.lines, skills.drill)
 
 
 def make_text(random: Random, sources: Sources) -> Example:
@@ -408,17 +408,17 @@ def long_text(random: Random, sources: Sources, words_wanted: int) -> list[Messa
 Maker = Callable[[Random, Sources], Example]
 
 MIXTURE: tuple[tuple[float, Maker], ...] = (
-    (0.36, make_knowledge),
+    (0.34, make_knowledge),
     (0.10, make_tone),
     (0.04, make_role),
-    (0.11, make_text),
+    (0.12, make_text),
     (0.11, make_arithmetic),
     (0.05, make_recall),
     (0.03, make_unknown),
     (0.09, make_tools),
     (0.06, make_no_tool),
     (0.03, make_document),
-    (0.10, make_library),
+    (0.11, make_library),
     (0.01, make_long),
 )
 THINKING_SHARE = 0.12

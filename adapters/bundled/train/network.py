@@ -10,6 +10,7 @@ from torch.nn import functional
 from transformers import LlamaConfig
 
 ROTARY_BASE = 10000.0
+EMBEDDING_SCALE = 0.02
 
 
 class Block(nn.Module):
@@ -81,13 +82,25 @@ class Network(nn.Module):
         losses = functional.cross_entropy(logits, tokens[:, 1:].flatten(), reduction="none")
         return (losses * weights[:, 1:].flatten()).sum() / weights.sum()
 
+    @torch.no_grad()
+    def start_alike(self, pairs: list[tuple[int, int]]) -> None:
+        """Let the embeddings of each pair of tokens begin alike, but for one step that is the same in all pairs.
+
+        To say the other form of a token that was read is then to copy it, also where the pair was rarely trained on.
+        """
+        first, second = torch.tensor(pairs, device=self.norm.device).unbind(dim=1)
+        weight = self.embedding.weight
+        apart = torch.randn_like(weight[0]) * EMBEDDING_SCALE / 2
+        weight[second] = weight[first] - apart
+        weight[first] += apart
+
     def _initialize(self) -> None:
         deep = (2 * len(self.blocks)) ** -0.5
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
                 scale = deep if name.endswith(("output.weight", "down.weight")) else 1.0
                 nn.init.normal_(
-                    parameter, std=0.02 * scale if "embedding" in name else scale * parameter.shape[1] ** -0.5
+                    parameter, std=EMBEDDING_SCALE if "embedding" in name else scale * parameter.shape[1] ** -0.5
                 )
 
 

@@ -37,6 +37,11 @@ def plain(text: str) -> str:
     return text.replace(SPELL_OPEN, "").replace(SPELL_CLOSE, "")
 
 
+def unspelled(text: str) -> str:
+    """A text without what is to be spelled."""
+    return "".join(part for part, is_spelled in marked(text) if not is_spelled)
+
+
 def tool_call(name: str, arguments: dict[str, Any]) -> Message:
     """A tool call in the shape that an assistant message carries."""
     return {"type": "function", "function": {"name": name, "arguments": arguments}}

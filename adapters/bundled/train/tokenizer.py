@@ -1,7 +1,8 @@
 """The tokenizer: whole words that stand in the vocabulary, single bytes for everything else.
 
 There are no merges, so an unknown word is spelled out byte by byte, which is what lets a small model copy, reverse
-and recall words that it never saw.
+and recall words that it never saw. A word stands in the vocabulary with a space in front of it and without one, so that
+what was read in the middle of a line can be said again at the beginning of one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>")
 MARKUP = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tools>", "</tools>")
+SPACE = "Ġ"  # as byte-level tokenizers write it
 WORD_PATTERN = r"'(?:s|t|re|ve|m|ll|d)\b| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\p{N}|\n| +(?= )|\s"
+LONGEST_ABBREVIATION = 3
 CONTEXT_LENGTH = 4096
 
 CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
@@ -50,8 +53,24 @@ def words_of(text: str) -> list[str]:
     return [piece for piece, _ in _pre_tokenizer().pre_tokenize_str(text)]
 
 
+def forms(word: str) -> tuple[str, ...]:
+    """A word in small letters with its space and without; a word in capitals in no form; anything else as it is.
+
+    Words in capitals are spelled, so that their small letters can be told from them.
+    """
+    bare = word.removeprefix(SPACE)
+    if bare.isascii() and bare.isalpha() and bare.islower() and len(bare) > 1:
+        return (word, bare if bare != word else SPACE + word)
+    if bare.isascii() and bare.isalpha() and bare.isupper() and len(bare) > LONGEST_ABBREVIATION:
+        return ()
+    return (word,)
+
+
 def build(texts: Iterable[str], size: int, minimum: int = 3) -> Tokenizer:
-    """A tokenizer whose vocabulary holds the most frequent words of the texts, at most `size` entries in all."""
+    """A tokenizer whose vocabulary holds the most frequent words of the texts, at most `size` entries in all.
+
+    Each word in small letters is there in both its forms, whichever of them the texts have.
+    """
     counts: Counter[str] = Counter()
     pre_tokenizer = _pre_tokenizer()
     for text in texts:
@@ -59,9 +78,9 @@ def build(texts: Iterable[str], size: int, minimum: int = 3) -> Tokenizer:
     vocabulary = {character: index for index, character in enumerate(bytes_to_characters().values())}
     wanted = size - len(SPECIAL) - len(MARKUP)
     for word, count in counts.most_common():
-        if len(vocabulary) >= wanted or count < minimum:
-            break
-        vocabulary.setdefault(word, len(vocabulary))
+        new = [form for form in forms(word) if form not in vocabulary]
+        if count >= minimum and len(vocabulary) + len(new) <= wanted:
+            vocabulary.update({form: len(vocabulary) + n for n, form in enumerate(new)})
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizer
     tokenizer.decoder = decoders.ByteLevel()
