@@ -52,6 +52,9 @@ class ScriptedEngine:
     def cancel(self, id: int) -> None:
         """It is done at once with whatever it does."""
 
+    def rest(self) -> None:
+        """It keeps nothing."""
+
     def step(self) -> list[tuple[int, Outcome]]:
         outcomes, self._outcomes = self._outcomes, []
         return outcomes

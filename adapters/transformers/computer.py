@@ -17,8 +17,9 @@ from .in_rows import ROWS_SHARE, Forward, InRows
 from .in_turns import InTurns
 from .llama import LlamaForward, is_like_llama
 from .load import LoadedModel
+from .memory import KVShape, Memory
 from .placement import free_memory
-from .rows import FIRST_LENGTH, KVShape, Row, Slabs, row_length
+from .rows import FIRST_LENGTH, Row, Slabs, row_length
 from .sequences import Computer
 from .settings import ModelSettings
 
@@ -107,8 +108,9 @@ def _own_logits(loaded: LoadedModel, prompt: list[int]) -> Tensor:
 
 def _worst(forward: Forward, shape: KVShape, prompts: list[list[int]], expected: list[Tensor]) -> float:
     """How far off the logits are: of prompts read in pieces, side by side, and then token by token in one slab."""
-    slabs = Slabs(shape)
-    rows = [Row.alone(shape, row_length(len(prompt))) for prompt in prompts]
+    memory = Memory(shape)
+    slabs = Slabs(memory)
+    rows = [Row.alone(memory, row_length(len(prompt))) for prompt in prompts]
     got: list[list[Tensor]] = [[] for _ in prompts]
     for begin, end in pairwise((0, 9, 10, 20)):
         parts = [Part(row.slab, [row], end - begin, at * (end - begin)) for at, row in enumerate(rows)]

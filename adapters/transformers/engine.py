@@ -29,6 +29,7 @@ from .computer import computer_for
 from .grammar import GrammarCompiler
 from .in_turns import decoder_start
 from .load import LoadedModel
+from .memory import give_freed_memory_back
 from .messages import Failure, Outcome
 from .output import ChoiceOutput, Logprob
 from .pace import Pace
@@ -82,6 +83,11 @@ class Engine:
     @property
     def is_idle(self) -> bool:
         return not self._requests and not self._outcomes
+
+    def rest(self) -> None:
+        """Give memory back that is kept for the next step; that one will take longer."""
+        self._computer.rest()
+        give_freed_memory_back()
 
     @property
     def counters(self) -> ModelCounters:

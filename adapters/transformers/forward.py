@@ -11,7 +11,7 @@ from transformers import AttentionInterface, Cache, PreTrainedConfig
 from .batch import Batch, attention
 from .linear import pack_layers
 from .load import LoadedModel
-from .rows import KVShape
+from .memory import KVShape
 
 ATTENTION = "modelcompose_rows"
 LAYERS = {"full_attention", "sliding_attention"}

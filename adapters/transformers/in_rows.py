@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from .batch import Batch, Part
+from .memory import KVShape, Memory
 from .placement import is_out_of_memory
 from .prefix import PrefixCache
-from .rows import KVShape, Row, Slabs, row_length
+from .rows import Row, Slabs, row_length
 from .sequences import Computed, Piece, Sequence
 from .team import Team
 
@@ -50,15 +51,16 @@ class InRows:
         self.memory_tokens = int(memory * ROWS_SHARE) // shape.token_bytes
         self._forward = forward
         self._shape = shape
-        self._slabs = Slabs(shape)
-        self._prefixes = PrefixCache(shape, memory - int(memory * ROWS_SHARE))
+        self._memory = Memory(shape, self.memory_tokens)
+        self._slabs = Slabs(self._memory)
+        self._prefixes = PrefixCache(Memory(shape), memory - int(memory * ROWS_SHARE))
         self._threads = torch.get_num_threads()
         self._team = Team(self._threads) if self._threads > 1 and shape.device.type == "cpu" else None
         self._weights = weights
         self._owners: dict[Row, Sequence] = {}
 
     def start(self, sequence: Sequence) -> None:
-        row = Row.alone(self._shape, row_length(len(sequence.tokens) + 1))
+        row = Row.alone(self._memory, row_length(len(sequence.tokens) + 1))
         if not sequence.scores_prompt:
             sequence.computed = self._prefixes.load(sequence.tokens[:-1], row)
         self._own(sequence, row)
@@ -101,6 +103,9 @@ class InRows:
         row.release()
         del self._owners[row]
         sequence.place, sequence.computed = None, 0
+
+    def rest(self) -> None:
+        self._memory.forget()
 
     def _plan(self, pieces: Many[Piece]) -> Plan:
         plan = Plan([], [], [], [])

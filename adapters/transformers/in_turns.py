@@ -78,6 +78,9 @@ class InTurns:
     def release(self, sequence: Sequence) -> None:
         sequence.place, sequence.computed = None, 0
 
+    def rest(self) -> None:
+        """Nothing is kept."""
+
     def _compute(self, sequence: Sequence, count: int, *, last_only: bool) -> Tensor:
         token_ids = sequence.tokens[sequence.computed : sequence.computed + count]
         logits = self._forward(_state(sequence), token_ids, last_only=last_only)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from .rows import KVShape, Row
+from .memory import Memory
+from .rows import Row
 
 BLOCK = 32
 ROOT = -1
@@ -80,13 +81,13 @@ def _blocks(tokens: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 class PrefixCache:
-    """The keys and values of known beginnings, `[blocks, layers, heads, tokens, size]`."""
+    """The keys and values of known beginnings, `[blocks, layers, heads, tokens, size]`, in so many bytes."""
 
-    def __init__(self, shape: KVShape, memory: int) -> None:
-        count = memory // (shape.token_bytes * BLOCK)
+    def __init__(self, memory: Memory, size: int) -> None:
+        count = size // (memory.shape.token_bytes * BLOCK)
         self._blocks = PrefixBlocks(count)
-        self._keys = shape.keys(count, BLOCK).transpose(0, 1)
-        self._values = shape.values(count, BLOCK).transpose(0, 1)
+        room = memory.take(count, BLOCK)
+        self._keys, self._values = room.keys.transpose(0, 1), room.values.transpose(0, 1)
 
     @property
     def tokens(self) -> int:

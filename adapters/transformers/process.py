@@ -39,6 +39,9 @@ LOAD_FAILED = 3
 SECONDS_BETWEEN_LOOKS = 0.5
 """How often it is seen whether enough memory is free."""
 
+SECONDS_TO_REST = 5.0
+"""How long nothing is to be done before memory is given back that the next steps could use again."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -66,10 +69,12 @@ class Line:
         self._socket.close(linger=2000)
         zmq.Context.instance().term()
 
-    def receive(self, *, wait: bool) -> list[ToEngine]:
-        """All messages that are there; if there are none, `wait` until one is."""
-        if wait:
-            self._socket.poll()
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until a message is there, or for so many seconds; whether one is."""
+        return bool(self._socket.poll(None if seconds is None else int(1000 * seconds)))
+
+    def receive(self) -> list[ToEngine]:
+        """All messages that are there."""
         messages = []
         while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             messages.append(self._decoder.decode(self._socket.recv()))
@@ -95,7 +100,10 @@ def main() -> int:
 def serve(engine: Engine, line: Line) -> NoReturn:
     """Messages in, steps out, for ever; asleep while there is nothing to do."""
     while True:
-        for message in line.receive(wait=engine.is_idle):
+        if engine.is_idle and not line.wait(SECONDS_TO_REST):
+            engine.rest()
+            line.wait()
+        for message in line.receive():
             match message:
                 case Submit():
                     engine.add(message.id, message.request)
@@ -153,11 +161,14 @@ def _engine(settings: ModelSettings, report: Report, patience: float) -> Engine:
 
     from .engine import Engine
     from .load import load
+    from .memory import keep_freed_memory
 
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_cores())
     loaded = when_it_fits(lambda: load(settings, report), report, patience)
-    return Engine(loaded, settings)
+    engine = Engine(loaded, settings)
+    keep_freed_memory()
+    return engine
 
 
 def when_it_fits(load: Callable[[], T], report: Report, patience: float) -> T:

@@ -7,57 +7,14 @@ of longer rows. Moving costs a copy, which is little beside what was computed to
 
 from __future__ import annotations
 
-import mmap
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from math import prod
 
-import torch
 from torch import Tensor
 
-_PRIVATE = {} if sys.platform == "win32" else {"flags": mmap.MAP_ANON | mmap.MAP_PRIVATE}
-_LARGE_PAGES = getattr(mmap, "MADV_HUGEPAGE", None)
+from .memory import Memory
 
 FIRST_LENGTH = 256
 """Tokens of the shortest rows; every further slab's have twice as many."""
-
-
-@dataclass(frozen=True)
-class KVShape:
-    """What is kept of one token: two vectors for every head of every layer."""
-
-    layers: int
-    heads: int
-    key_size: int
-    value_size: int
-    dtype: torch.dtype
-    device: torch.device
-
-    @property
-    def token_bytes(self) -> int:
-        return self.layers * self.heads * (self.key_size + self.value_size) * self.dtype.itemsize
-
-    def keys(self, rows: int, length: int) -> Tensor:
-        return self._room(rows, length, self.key_size)
-
-    def values(self, rows: int, length: int) -> Tensor:
-        return self._room(rows, length, self.value_size)
-
-    def _room(self, rows: int, length: int, size: int) -> Tensor:
-        # Zeros, for what was never written is read, though it counts for nothing, and must be a number.
-        shape = (self.layers, rows, self.heads, length, size)
-        if self.device.type != "cpu" or not rows:
-            return torch.zeros(shape, dtype=self.dtype, device=self.device)
-        # Pages of the system's own take memory only where something is written, and are given back whole: in the heap,
-        # among what a step needs for a moment, they would leave gaps.
-        pages = mmap.mmap(-1, prod(shape) * self.dtype.itemsize, **_PRIVATE)
-        if _LARGE_PAGES is not None:
-            # To fill long rows for the first time takes half the time then. A system without them says so.
-            with suppress(OSError):
-                pages.madvise(_LARGE_PAGES)
-        return torch.frombuffer(pages, dtype=self.dtype).view(shape)
 
 
 def row_length(tokens: int) -> int:
@@ -66,16 +23,23 @@ def row_length(tokens: int) -> int:
 
 
 class Slab:
-    """Rows of one length: `keys` and `values` are `[layers, rows, heads, length, size]`; the first rows are taken."""
+    """Rows of one length; the first ones are taken."""
 
-    keys: Tensor
-    values: Tensor
-
-    def __init__(self, shape: KVShape, length: int, rows: int = 0) -> None:
+    def __init__(self, memory: Memory, length: int, rows: int = 0) -> None:
         self.length = length
         self.taken: list[Row] = []
-        self._shape = shape
-        self._resize(rows)
+        self._memory = memory
+        self._room = memory.take(rows, length)
+
+    @property
+    def keys(self) -> Tensor:
+        """`[layers, rows, heads, length, size]`."""
+        return self._room.keys
+
+    @property
+    def values(self) -> Tensor:
+        """`[layers, rows, heads, length, size]`."""
+        return self._room.values
 
     @property
     def count(self) -> int:
@@ -104,11 +68,11 @@ class Slab:
             self._resize(0)
 
     def _resize(self, rows: int) -> None:
-        keys, values = self._shape.keys(rows, self.length), self._shape.values(rows, self.length)
+        old, self._room = self._room, self._memory.take(rows, self.length)
         if rows and (filled := max((row.filled for row in self.taken), default=0)):
-            for new, old in ((keys, self.keys), (values, self.values)):
-                new[:, : self.count, :, :filled] = old[:, : self.count, :, :filled]
-        self.keys, self.values = keys, values
+            for new, known in ((self.keys, old.keys), (self.values, old.values)):
+                new[:, : self.count, :, :filled] = known[:, : self.count, :, :filled]
+        self._memory.give(old)
 
 
 class Row:
@@ -122,9 +86,9 @@ class Row:
     index: int
 
     @classmethod
-    def alone(cls, shape: KVShape, length: int) -> Row:
+    def alone(cls, memory: Memory, length: int) -> Row:
         """A row in a slab of its own."""
-        return cls(Slab(shape, length, rows=1))
+        return cls(Slab(memory, length, rows=1))
 
     @property
     def keys(self) -> Tensor:
@@ -150,8 +114,8 @@ class Row:
 class Slabs:
     """All rows that get a token in every step, by length."""
 
-    def __init__(self, shape: KVShape) -> None:
-        self.shape = shape
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
         self._slabs: dict[int, Slab] = {}
 
     def __iter__(self) -> Iterator[Slab]:
@@ -161,5 +125,5 @@ class Slabs:
         """The slab for sequences of so many tokens."""
         length = row_length(tokens)
         if length not in self._slabs:
-            self._slabs[length] = Slab(self.shape, length)
+            self._slabs[length] = Slab(self._memory, length)
         return self._slabs[length]

@@ -112,3 +112,6 @@ class Computer(Protocol):
 
     def release(self, sequence: Sequence) -> None:
         """Forget a sequence's cache."""
+
+    def rest(self) -> None:
+        """Give memory back that is kept for sequences to come."""

@@ -22,7 +22,8 @@ from modelcompose.adapters.transformers.in_turns import Forward, InTurns
 from modelcompose.adapters.transformers.linear import PackedLinear, can_pack, pack_layers
 from modelcompose.adapters.transformers.llama import LlamaForward
 from modelcompose.adapters.transformers.load import LoadedModel, load
-from modelcompose.adapters.transformers.rows import KVShape, Row, Slab
+from modelcompose.adapters.transformers.memory import KVShape, Memory
+from modelcompose.adapters.transformers.rows import Row, Slab
 from modelcompose.adapters.transformers.settings import ModelSettings
 from modelcompose.adapters.transformers.team import Team
 
@@ -53,8 +54,7 @@ def test_only_bfloat16_layers_are_packed() -> None:
 @pytest.mark.parametrize("window", [None, 90, 40])
 @torch.inference_mode()
 def test_a_later_piece_of_a_prompt_attends_as_with_a_mask(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    shape = KVShape(1, 2, 16, 16, torch.float32, torch.device("cpu"))
-    row = Row.alone(shape, 256)
+    row = Row.alone(Memory(KVShape(1, 2, 16, 16, torch.float32, torch.device("cpu"))), 256)
     row.keys.normal_()
     row.values.normal_()
     row.filled = 50
@@ -70,7 +70,7 @@ def test_a_later_piece_of_a_prompt_attends_as_with_a_mask(window: int | None, mo
 @pytest.mark.parametrize(("rows", "heads"), [(1, 2), (5, 2), (5, 6)])
 @torch.inference_mode()
 def test_a_team_attends_as_one_thread_does(rows: int, heads: int, window: int | None, count: int) -> None:
-    slab = Slab(KVShape(1, 2, 16, 8, torch.float32, torch.device("cpu")), 256)
+    slab = Slab(Memory(KVShape(1, 2, 16, 8, torch.float32, torch.device("cpu"))), 256)
     for number in range(rows):
         Row(slab).filled = 30 + 20 * number
     slab.keys.normal_()

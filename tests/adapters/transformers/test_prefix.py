@@ -6,10 +6,12 @@ import random
 
 import torch
 
+from modelcompose.adapters.transformers.memory import KVShape, Memory
 from modelcompose.adapters.transformers.prefix import BLOCK, PrefixBlocks, PrefixCache
-from modelcompose.adapters.transformers.rows import KVShape, Row
+from modelcompose.adapters.transformers.rows import Row
 
 SHAPE = KVShape(3, 2, 4, 6, torch.float32, torch.device("cpu"))
+MEMORY = Memory(SHAPE)
 
 
 def text(*blocks: int, more: int = 0) -> list[int]:
@@ -50,7 +52,7 @@ def test_a_random_history_never_finds_what_is_not_there() -> None:
 
 
 def filled_row(tokens: int, seed: int) -> Row:
-    row = Row.alone(SHAPE, 256)
+    row = Row.alone(MEMORY, 256)
     torch.manual_seed(seed)
     row.keys.copy_(torch.randn(row.keys.shape))
     row.values.copy_(torch.randn(row.values.shape))
@@ -59,20 +61,20 @@ def filled_row(tokens: int, seed: int) -> Row:
 
 
 def test_a_row_is_filled_with_what_another_had() -> None:
-    cache = PrefixCache(SHAPE, 16 * BLOCK * SHAPE.token_bytes)
+    cache = PrefixCache(MEMORY, 16 * BLOCK * SHAPE.token_bytes)
     first = filled_row(100, 1)
     cache.keep(text(1, 2, 3, more=4), first)
     second = filled_row(70, 2)
     cache.keep(text(1, 5, more=6), second)
     assert cache.tokens == 4 * BLOCK
-    row = Row.alone(SHAPE, 256)
+    row = Row.alone(MEMORY, 256)
     assert cache.load(text(1, 5, 3), row) == row.filled == 2 * BLOCK
     assert torch.equal(row.keys[:, :, :BLOCK], first.keys[:, :, :BLOCK])
     assert torch.equal(row.values[:, :, BLOCK : 2 * BLOCK], second.values[:, :, BLOCK : 2 * BLOCK])
-    assert cache.load(text(8), Row.alone(SHAPE, 256)) == 0
+    assert cache.load(text(8), Row.alone(MEMORY, 256)) == 0
 
 
 def test_without_memory_nothing_is_known() -> None:
-    cache = PrefixCache(SHAPE, 0)
+    cache = PrefixCache(MEMORY, 0)
     cache.keep(text(1, 2), filled_row(64, 1))
-    assert cache.load(text(1, 2), Row.alone(SHAPE, 256)) == 0
+    assert cache.load(text(1, 2), Row.alone(MEMORY, 256)) == 0
