@@ -373,7 +373,11 @@ class BaseModelComponent(BaseComponent):
     max_waiting_count: NotNegative | None = Field(
         default=None, description="requests that wait while `max_concurrent_count` run; further ones get 429"
     )
-    compile: bool | None = Field(default=None, description="whether torch.compile is used; decided here if left out")
+    compile: bool | None = Field(
+        default=None,
+        description="whether steps between products are compiled with this machine's C compiler (for bfloat16 on a "
+        "CPU, under Linux); done where it can be if left out",
+    )
     preload: bool = Field(default=True, description="`false` loads the model at its first request")
     keep_alive: SecondsOrNever | None = Field(
         default=None, description="how long the model stays loaded when nobody uses it; never unloaded if left out"

@@ -9,17 +9,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .kernels import Kernels
 from .rows import Row, Slab
 from .team import Team, threads
 
 _attend_with_sums: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 """What is under `scaled_dot_product_attention` on a CPU; gives each row's logarithm of its sum of exponentials too."""
+
+
+class Means(NamedTuple):
+    """What computes attention: so many threads (None: as it is); that of single tokens a team, or kernels."""
+
+    threads: int | None = None
+    team: Team | None = None
+    kernels: Kernels | None = None
 
 
 class Part:
@@ -35,7 +45,6 @@ class Part:
         self.first = [row.filled for row in rows]
         self.length = max(self.first) + count
         self._rows = len(rows)
-        self._slots = _slots(slab, rows) if count == 1 else None
         self._masks: dict[tuple[int | None, int], tuple[int, Tensor | None]] = {}
 
     @property
@@ -47,20 +56,24 @@ class Part:
     def positions(self) -> list[int]:
         return [position for first in self.first for position in range(first, first + self.count)]
 
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
+    def write(self, layer: int, keys: Tensor, values: Tensor, kernels: Kernels | None = None) -> None:
         """Keep a layer's new keys and values, `[tokens, heads, size]` of the whole batch."""
-        for room, new in ((self.slab.keys, keys), (self.slab.values, values)):
-            if self._slots is None:
-                room[layer, 0, :, self.first[0] : self.length] = new[self.start : self.end].transpose(0, 1)
+        for room, new in ((self.slab.keys[layer], keys), (self.slab.values[layer], values)):
+            own = new[self.start : self.end]
+            if self.count > 1:
+                room[0, :, self.first[0] : self.length] = own.transpose(0, 1)
+            elif kernels is not None:
+                kernels.keep(own, self._filled, room)
             else:
-                room[layer].flatten(0, 2).index_copy_(0, self._slots, new[self.start : self.end].flatten(0, 1))
+                room.flatten(0, 2).index_copy_(0, self._slots, own.flatten(0, 1))
 
-    def attend(
-        self, layer: int, queries: Tensor, scaling: float | None, window: int | None, team: Team | None = None
-    ) -> Tensor:
+    def attend(self, layer: int, queries: Tensor, scaling: float | None, window: int | None, means: Means) -> Tensor:
         """`[tokens, heads, size]` for this part's own `queries` `[tokens, heads, size]`."""
-        if team is not None and self.count == 1:
-            return self._attended_by(team, layer, queries, scaling, window)
+        if means.kernels is not None and self.count == 1:
+            keys, values = self.slab.keys[layer], self.slab.values[layer]
+            return means.kernels.attended(queries, keys, values, self._filled, scaling, window)
+        if means.team is not None and self.count == 1:
+            return self._attended_by(means.team, layer, queries, scaling, window)
         heads, size = queries.shape[-2:]
         own = queries.view(self._rows, self.count, heads, size).transpose(1, 2)
         if self._is_in_two(window):
@@ -78,6 +91,18 @@ class Part:
                 enable_gqa=heads != keys.shape[1],
             )
         return attended.transpose(1, 2).reshape(len(queries), heads, attended.shape[-1])
+
+    @cached_property
+    def _filled(self) -> Tensor:
+        """How many tokens each row has, the new ones left out."""
+        return torch.tensor(self.first, device=self.slab.keys.device)
+
+    @cached_property
+    def _slots(self) -> Tensor:
+        """Where the next token of each row goes, head by head, in a layer's slab seen as one line of vectors."""
+        heads = self.slab.keys.shape[2]
+        places = torch.arange(self._rows * heads, device=self._filled.device) * self.slab.length
+        return (places.view(self._rows, heads) + self._filled[:, None]).flatten()
 
     def _is_in_two(self, window: int | None) -> bool:
         """Whether this is a later piece of a prompt for which no mask has to be made."""
@@ -149,29 +174,29 @@ class Part:
         return begin, torch.zeros(counts.shape, dtype=dtype, device=device).masked_fill_(~counts, -math.inf)
 
 
-def _slots(slab: Slab, rows: Sequence[Row]) -> Tensor:
-    """Where the next token of each row goes, head by head, in a layer's slab seen as one line of vectors."""
-    heads = slab.keys.shape[2]
-    firsts = torch.tensor([row.index * heads * slab.length + row.filled for row in rows], device=slab.keys.device)
-    return (firsts[:, None] + torch.arange(heads, device=firsts.device) * slab.length).flatten()
-
-
 class Batch:
     """One step's tokens, with their positions, and the places of those whose logits are wanted.
 
-    Attention is computed by a `team` where there is one.
+    `means` are for attention. It has at least `size` tokens, the last ones of no meaning.
     """
 
     def __init__(
-        self, parts: Sequence[Part], token_ids: Sequence[int], wanted: Sequence[int], team: Team | None = None
+        self,
+        parts: Sequence[Part],
+        token_ids: Sequence[int],
+        wanted: Sequence[int],
+        means: Means | None = None,
+        size: int = 0,
     ) -> None:
         device = parts[0].slab.keys.device
         positions = [position for part in parts for position in part.positions]
+        filler = [0] * (size - len(token_ids))
         self.parts = parts
-        self._team = team
-        self.token_ids = torch.tensor(token_ids, device=device)
-        self.positions = torch.tensor(positions, device=device)
-        self.wanted = None if len(wanted) == len(token_ids) else torch.tensor(wanted, device=device)
+        self._means = means or Means()
+        self._filler = len(filler)
+        self.token_ids = torch.tensor([*token_ids, *filler], device=device)
+        self.positions = torch.tensor([*positions, *filler], device=device)
+        self.wanted = None if len(wanted) == len(self) else torch.tensor(wanted, device=device)
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -181,11 +206,13 @@ class Batch:
     ) -> Tensor:
         """Attention of a layer, its keys and values kept; all are `[tokens, heads, size]`."""
         for part in self.parts:
-            part.write(layer, keys, values)
-        with nullcontext() if self._team is None else threads(self._team.count):
+            part.write(layer, keys, values, self._means.kernels)
+        with nullcontext() if self._means.threads is None else threads(self._means.threads):
             attended = [
-                part.attend(layer, queries[part.start : part.end], scaling, window, self._team) for part in self.parts
+                part.attend(layer, queries[part.start : part.end], scaling, window, self._means) for part in self.parts
             ]
+        if self._filler:
+            attended.append(attended[0].new_zeros(self._filler, *attended[0].shape[1:]))
         return attended[0] if len(attended) == 1 else torch.cat(attended)
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from .batch import Batch, Part
+from .batch import Batch, Means, Part
+from .compiler import NotCompiled
 from .forward import ModuleForward, Unfit, kv_shape
 from .in_rows import ROWS_SHARE, Forward, InRows
 from .in_turns import InTurns
+from .kernels import Kernels, compiled
 from .llama import LlamaForward, is_like_llama
 from .load import LoadedModel
 from .memory import KVShape, Memory
@@ -50,7 +52,7 @@ def _in_rows(loaded: LoadedModel, settings: ModelSettings) -> Computer:
     weights = loaded.model.num_parameters()
     prompts = _prompts(loaded)
     expected = [_own_logits(loaded, prompt) for prompt in prompts]
-    forward = _proven(loaded, shape, prompts, expected)
+    forward, kernels = _proven(loaded, shape, prompts, expected, _kernels(loaded, settings, shape))
     memory = settings.kv_cache_memory
     if memory is None:
         memory = int(free_memory(loaded.device) * MEMORY_SHARES.get(loaded.device.type, MEMORY_SHARE))
@@ -59,7 +61,17 @@ def _in_rows(loaded: LoadedModel, settings: ModelSettings) -> Computer:
         raise ConfigError(
             f"{memory} bytes are too little for the KV cache of {loaded.name}; set kv_cache_memory to more"
         )
-    return InRows(forward, shape, memory, weights=weights)
+    return InRows(forward, shape, memory, weights=weights, kernels=kernels)
+
+
+def _kernels(loaded: LoadedModel, settings: ModelSettings, shape: KVShape) -> Kernels | None:
+    try:
+        if shape.key_size != shape.value_size:
+            raise NotCompiled("its keys and values are of different sizes")
+        return compiled(settings.compile, loaded.dtype, loaded.device)
+    except NotCompiled as why:
+        logger.debug("nothing of %s is compiled: %s", loaded.name, why)
+        return None
 
 
 def _shape(loaded: LoadedModel) -> KVShape:
@@ -71,23 +83,27 @@ def _shape(loaded: LoadedModel) -> KVShape:
         raise Unfit(f"it takes no cache of ours ({type(error).__name__}: {error})") from error
 
 
-def _proven(loaded: LoadedModel, shape: KVShape, prompts: list[list[int]], expected: list[Tensor]) -> Forward:
-    """The quickest forward that gives the expected logits."""
-    ways: list[Callable[[LoadedModel], Any]] = [ModuleForward]
+def _proven(
+    loaded: LoadedModel, shape: KVShape, prompts: list[list[int]], expected: list[Tensor], kernels: Kernels | None
+) -> tuple[Forward, Kernels | None]:
+    """The quickest forward that gives the expected logits, with the kernels or without."""
+    without: tuple[Kernels | None, ...] = (None,)
+    choice = without if kernels is None else (kernels, None)
+    ways: list[Callable[[LoadedModel, Kernels | None], Any]] = [lambda loaded, _: ModuleForward(loaded)]
     if is_like_llama(loaded):
         ways.insert(0, LlamaForward)
     why = ""
-    for way in ways:
-        forward = way(loaded)
+    for way, chosen in product(ways, choice):
+        forward = way(loaded, chosen)
         try:
-            worst = _worst(forward, shape, prompts, expected)
+            worst = _worst(forward, shape, prompts, expected, chosen)
         except Exception as error:  # as above
-            logger.debug("%s of %s failed", way.__name__, loaded.name, exc_info=True)
+            logger.debug("%s of %s failed", type(forward).__name__, loaded.name, exc_info=True)
             why = f"computing it in rows fails ({type(error).__name__}: {error})"
         else:
             if worst <= TOLERANCES.get(loaded.dtype, 1e-1):
-                logger.debug("%s computes %s; logits are off by %.1e", way.__name__, loaded.name, worst)
-                return cast("Forward", forward)
+                logger.debug("%s computes %s; logits are off by %.1e", type(forward).__name__, loaded.name, worst)
+                return cast("Forward", forward), chosen
             why = f"in rows its logits are off by {worst:.1e}"
         forward.undo()
     raise Unfit(why)
@@ -106,23 +122,25 @@ def _own_logits(loaded: LoadedModel, prompt: list[int]) -> Tensor:
     return logits.float()
 
 
-def _worst(forward: Forward, shape: KVShape, prompts: list[list[int]], expected: list[Tensor]) -> float:
+def _worst(
+    forward: Forward, shape: KVShape, prompts: list[list[int]], expected: list[Tensor], kernels: Kernels | None
+) -> float:
     """How far off the logits are: of prompts read in pieces, side by side, and then token by token in one slab."""
-    memory = Memory(shape)
+    memory, means = Memory(shape), Means(kernels=kernels)
     slabs = Slabs(memory)
     rows = [Row.alone(memory, row_length(len(prompt))) for prompt in prompts]
     got: list[list[Tensor]] = [[] for _ in prompts]
     for begin, end in pairwise((0, 9, 10, 20)):
         parts = [Part(row.slab, [row], end - begin, at * (end - begin)) for at, row in enumerate(rows)]
         tokens = [token for prompt in prompts for token in prompt[begin:end]]
-        logits = forward(Batch(parts, tokens, range(len(tokens))))
+        logits = forward(Batch(parts, tokens, range(len(tokens)), means))
         for row, mine, own in zip(rows, got, logits.split(end - begin), strict=True):
             row.filled = end
             mine.append(own)
     rows = [row.copy_to(slabs.of(row.slab.length)) for row in rows]
     for position in range(20, min(map(len, prompts))):
         tokens = [prompt[position] for prompt in prompts]
-        logits = forward(Batch([Part(rows[0].slab, rows, 1, 0)], tokens, range(len(rows))))
+        logits = forward(Batch([Part(rows[0].slab, rows, 1, 0)], tokens, range(len(rows)), means))
         for row, mine, own in zip(rows, got, logits.split(1), strict=True):
             row.filled += 1
             mine.append(own)

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .batch import Batch, Part
+from .batch import Batch, Means, Part
+from .kernels import Kernels
+from .linear import packs, rounded
 from .memory import KVShape, Memory
 from .placement import is_out_of_memory
 from .prefix import PrefixCache
@@ -47,16 +49,23 @@ class InRows:
     can_chunk = True
     can_repeat = True
 
-    def __init__(self, forward: Forward, shape: KVShape, memory: int, *, weights: int) -> None:
+    def __init__(
+        self, forward: Forward, shape: KVShape, memory: int, *, weights: int, kernels: Kernels | None = None
+    ) -> None:
         self.memory_tokens = int(memory * ROWS_SHARE) // shape.token_bytes
-        self._forward = forward
+        self.forward, self.kernels = forward, kernels
         self._shape = shape
         self._memory = Memory(shape, self.memory_tokens)
         self._slabs = Slabs(self._memory)
         self._prefixes = PrefixCache(Memory(shape), memory - int(memory * ROWS_SHARE))
         self._threads = torch.get_num_threads()
-        self._team = Team(self._threads) if self._threads > 1 and shape.device.type == "cpu" else None
+        self._means = Means(kernels=kernels)
+        self._means_for_much = self._means
+        if self._threads > 1 and shape.device.type == "cpu":
+            team = None if kernels is not None else Team(self._threads)
+            self._means_for_much = Means(self._threads, team, kernels)
         self._weights = weights
+        self._rounds = packs(shape.dtype, shape.device)
         self._owners: dict[Row, Sequence] = {}
 
     def start(self, sequence: Sequence) -> None:
@@ -81,11 +90,13 @@ class InRows:
                 self._move(sequence, row)
         plan = self._plan(pieces)
         read = sum(part.attended for part in plan.parts) * self._shape.token_bytes / self._shape.layers
-        team = self._team if read > SMALL_READ else None
-        batch = Batch(plan.parts, plan.token_ids, plan.wanted or [len(plan.token_ids) - 1], team)
+        means = self._means_for_much if read > SMALL_READ else self._means
+        count = len(plan.token_ids)
+        size = rounded(count) if self._rounds else count
+        batch = Batch(plan.parts, plan.token_ids, plan.wanted or [count - 1], means, size)
         product = self._weights / (4 * self._shape.layers + 1) * max(len(batch), FREE_TOKENS)
         torch.set_num_threads(self._threads if product > SMALL_PRODUCT else 1)
-        logits = self._forward(batch)
+        logits = self.forward(batch)
         return self._moved_on(plan, pieces, logits)
 
     def repeat(self, sequence: Sequence) -> None:

@@ -9,6 +9,9 @@ TOKENS = 16
 """The number of tokens at a time that weights are laid out for; others are as quick."""
 
 
+FEW, MULTIPLE = 64, 32
+
+
 def can_pack(weight: Tensor) -> bool:
     """Whether a weight is of a kind that oneDNN knows how to lay out."""
     return (
@@ -17,6 +20,20 @@ def can_pack(weight: Tensor) -> bool:
         and bool(torch.backends.mkldnn.is_available())
         and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
+
+
+def packs(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether weights of that type on that device are laid out anew."""
+    return can_pack(torch.empty(0, dtype=dtype, device=device))
+
+
+def rounded(tokens: int) -> int:
+    """How many tokens to compute instead of so many.
+
+    For every new number of them oneDNN writes a program for each shape of weights, in 0.4 ms for a few tokens and 1 to
+    5 for some hundreds, and remembers about 200 numbers of them. So there are not to be many large ones.
+    """
+    return tokens if tokens <= FEW else -(-tokens // MULTIPLE) * MULTIPLE
 
 
 def pack(weight: Tensor) -> Tensor:

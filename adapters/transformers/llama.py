@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .batch import Batch
+from .kernels import Kernels, PlainSteps, Steps
 from .linear import can_pack, pack, packed_linear, packed_linear_plus
 from .load import LoadedModel
 
@@ -79,7 +80,8 @@ class Layer(NamedTuple):
 class LlamaForward:
     """Computes a batch from a model's weights."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, kernels: Kernels | None = None) -> None:
+        self._steps: Steps = kernels or PlainSteps()
         model: Any = loaded.model
         config = model.config
         self._embedding: Tensor = model.model.embed_tokens.weight.detach()
@@ -121,16 +123,14 @@ class LlamaForward:
             normed.append(self._normed(qkv[:, heads : heads + kv_heads], layer.k_norm))
             rotated = torch.cat(normed, 1)
         if layer.rotates:
-            halves = rotated.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
-            rotated = torch.addcmul(rotated * cos, halves, sin)
+            rotated = self._steps.rotated(rotated, cos, sin)
         return rotated[:, :heads], rotated[:, heads:], values
 
     def _rest(self, layer: Layer, attended: Tensor, hidden: Tensor) -> tuple[Tensor]:
         """What a layer gives, `[tokens, hidden]`, after attention."""
         hidden = layer.out.plus(attended, hidden)
         normed = self._normed(hidden, layer.mlp_norm)
-        gate, up = layer.gate_up(normed).chunk(2, -1)
-        return (layer.down.plus(F.silu(gate).mul_(up), hidden),)
+        return (layer.down.plus(self._steps.gated(layer.gate_up(normed)), hidden),)
 
     def _angles(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines `[tokens, 1, size]`; the sines of the first half are negative, as its turn needs them."""
@@ -139,7 +139,7 @@ class LlamaForward:
         return cos[0][:, None], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)[:, None]
 
     def _normed(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(hidden, weight.shape, weight, self._eps)
+        return self._steps.normed(hidden, weight, self._eps)
 
 
 def _in_blocks(function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> Any:

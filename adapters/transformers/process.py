@@ -27,7 +27,7 @@ from ..base import ModelState
 from ..errors import ComposeError, ModelUnavailable, OutOfMemory
 from .hub import ModelFiles, Report, local_folder
 from .messages import Cancel, FromEngine, Launch, State, Step, Submit, ToEngine
-from .settings import ModelSettings, refuse_unhonoured
+from .settings import ModelSettings
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -120,7 +120,6 @@ def _load(launch: Launch, line: Line) -> Engine | None:
         line.send(State(msgspec.structs.replace(state, detail=without_place(state.detail, settings.source))))
 
     try:
-        refuse_unhonoured(settings)
         if local_folder(settings.source) is not None:
             ModelFiles(settings, report)  # says at once what `load` would say after PyTorch's seconds
         report(ModelState("loading", "starting PyTorch"))

@@ -6,8 +6,6 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ConfigError
-
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One Hugging Face model: `name` is what clients call it, `source` a hub id or a folder.
@@ -17,7 +15,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     What one engine may use, for which None leaves the choice to the engine: `max_concurrent_count` sequences are in the
     batch, the KV cache takes `kv_cache_memory` bytes at most, a step reads `max_batch_tokens` prompt tokens at most.
-    `compile` True or False says whether torch.compile is used.
+    `compile` True or False says whether steps between products are compiled by this machine's C compiler; None: where
+    that can be done.
 
     How long there is an engine: without `preload` it is started by the first request. After `keep_alive` seconds
     without a request it is ended, and the next request starts it again; None is never. Of requests beyond
@@ -44,9 +43,3 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     preload: bool = True
     keep_alive: float | None = None
     max_waiting_count: int | None = None
-
-
-def refuse_unhonoured(settings: ModelSettings) -> None:
-    """Raise ConfigError for a setting that has no effect yet."""
-    if settings.compile:
-        raise ConfigError("'compile' is not supported yet; leave it out")

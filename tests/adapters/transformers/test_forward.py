@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from modelcompose.adapters.transformers import batch
-from modelcompose.adapters.transformers.batch import Part
+from modelcompose.adapters.transformers.batch import Means, Part
 from modelcompose.adapters.transformers.cache import GrowingLayer, new_cache
 from modelcompose.adapters.transformers.computer import computer_for
 from modelcompose.adapters.transformers.forward import ModuleForward
@@ -60,9 +60,9 @@ def test_a_later_piece_of_a_prompt_attends_as_with_a_mask(window: int | None, mo
     row.filled = 50
     queries = torch.randn(30, 6, 16)
     part = Part(row.slab, [row], 30, 0)
-    attended = part.attend(0, queries, None, window)
+    attended = part.attend(0, queries, None, window, Means())
     monkeypatch.setattr(batch, "_attend_with_sums", None)
-    torch.testing.assert_close(attended, part.attend(0, queries, None, window))
+    torch.testing.assert_close(attended, part.attend(0, queries, None, window, Means()))
 
 
 @pytest.mark.parametrize("count", [2, 3, 8])
@@ -77,7 +77,10 @@ def test_a_team_attends_as_one_thread_does(rows: int, heads: int, window: int | 
     slab.values.normal_()
     queries = torch.randn(rows, heads + 4, 16)[:, :heads]
     part = Part(slab, slab.taken, 1, 0)
-    alone, together = part.attend(0, queries, None, window), part.attend(0, queries, None, window, Team(count))
+    alone, together = (
+        part.attend(0, queries, None, window, Means()),
+        part.attend(0, queries, None, window, Means(count, Team(count))),
+    )
     torch.testing.assert_close(together, alone, atol=0, rtol=0)
 
 
@@ -150,7 +153,7 @@ def test_a_way_that_gives_other_numbers_is_not_taken(tiny_model: TinyModel, monk
         monkeypatch.setattr(way, "__call__", lambda self, batch: right(self, batch).roll(1, -1))
 
     def way_of(computer: Any) -> type:
-        return type(computer._forward)
+        return type(computer.forward)
 
     folder = tiny_model("llama")
     assert way_of(computer_for(bfloat16_model(folder), settings)) is LlamaForward

@@ -1,0 +1,210 @@
+"""The compiled steps give what PyTorch's operations give, and are only used where they do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from tiny_models import TinyModel
+from torch import Tensor
+from torch.nn import functional as F
+
+from modelcompose.adapters.errors import ConfigError
+from modelcompose.adapters.transformers.compiler import NotCompiled, library
+from modelcompose.adapters.transformers.computer import computer_for
+from modelcompose.adapters.transformers.in_rows import InRows
+from modelcompose.adapters.transformers.kernels import Kernels, PlainSteps, compiled
+from modelcompose.adapters.transformers.llama import LlamaForward
+from modelcompose.adapters.transformers.load import load
+from modelcompose.adapters.transformers.settings import ModelSettings
+from modelcompose.adapters.transformers.team import threads
+
+CPU = torch.device("cpu")
+PLAIN = PlainSteps()
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    try:
+        return Kernels(library())
+    except NotCompiled as why:
+        pytest.skip(f"nothing can be compiled here: {why}")
+
+
+@pytest.fixture(params=[1, 2])
+def count(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With one thread and with two."""
+    with threads(request.param):
+        yield
+
+
+def random(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(shape, generator=generator).to(torch.bfloat16)
+
+
+def assert_rounded(got: Tensor, expected: Tensor) -> None:
+    """One rounding to bfloat16, which has 8 bits, apart."""
+    torch.testing.assert_close(got.float(), expected.float(), atol=1e-4, rtol=2**-7)
+
+
+@pytest.mark.usefixtures("count")
+@pytest.mark.parametrize(("tokens", "size"), [(1, 48), (3, 64), (700, 384), (2, 2049)])
+def test_norms_are_those_of_float32(kernels: Kernels, tokens: int, size: int) -> None:
+    states, weight = random(tokens, size), random(size)
+    expected = PLAIN.normed(states.float(), weight.float(), 1e-5)
+    assert_rounded(kernels.normed(states, weight, 1e-5), expected)
+
+
+@pytest.mark.usefixtures("count")
+def test_norms_of_heads_of_tokens_that_lie_apart(kernels: Kernels) -> None:
+    states, weight = random(40, 7, 24)[:, 2:5], random(24)
+    expected = PLAIN.normed(states.float(), weight.float(), 1e-6)
+    assert_rounded(kernels.normed(states, weight, 1e-6), expected)
+
+
+@pytest.mark.usefixtures("count")
+@pytest.mark.parametrize(("tokens", "heads", "size"), [(1, 1, 8), (5, 3, 64), (900, 8, 40)])
+def test_vectors_are_turned_as_in_float32(kernels: Kernels, tokens: int, heads: int, size: int) -> None:
+    states = random(tokens, heads + 2, size)[:, :heads]
+    cos, sin = random(tokens, 1, size), random(tokens, 1, size)
+    expected = PLAIN.rotated(states.float(), cos.float(), sin.float())
+    torch.testing.assert_close(kernels.rotated(states, cos, sin).float(), expected, atol=2e-2, rtol=2**-7)
+
+
+@pytest.mark.usefixtures("count")
+@pytest.mark.parametrize(("tokens", "size"), [(1, 3), (17, 100), (900, 96)])
+def test_gates_are_those_of_float32_however_wide_open(kernels: Kernels, tokens: int, size: int) -> None:
+    both = random(tokens, 2 * size)
+    both[0, :3] = torch.tensor([-300.0, 300.0, 0.0])
+    assert_rounded(kernels.gated(both), PLAIN.gated(both.float()))
+
+
+@pytest.mark.usefixtures("count")
+@pytest.mark.parametrize("window", [None, 1, 100])
+@pytest.mark.parametrize(
+    ("filled", "heads", "kv_heads", "size"),
+    [([0], 1, 1, 64), ([5, 999, 40, 256], 6, 2, 64), ([255, 0, 511], 4, 4, 128), ([300, 3], 8, 1, 48), ([9], 3, 3, 20)],
+)
+def test_attention_is_that_of_float32(
+    kernels: Kernels, filled: list[int], heads: int, kv_heads: int, size: int, window: int | None
+) -> None:
+    keys, values = random(len(filled), kv_heads, 1024, size), random(1, len(filled), kv_heads, 1024, size)[0]
+    queries = random(len(filled), heads + 2, size)[:, :heads]
+    got = kernels.attended(queries, keys, values, torch.tensor(filled), None, window)
+    for row, last in enumerate(filled):
+        seen = slice(0 if window is None else max(0, last + 1 - window), last + 1)
+        expected = F.scaled_dot_product_attention(
+            queries[row][None, :, None].float(),
+            keys[row, :, seen][None].float(),
+            values[row, :, seen][None].float(),
+            enable_gqa=True,
+        )
+        torch.testing.assert_close(got[row].float(), expected[0, :, 0], atol=1e-3, rtol=2**-7)
+
+
+@pytest.mark.usefixtures("count")
+def test_scores_of_any_size_give_numbers_and_what_is_no_number_stays_in_its_row(kernels: Kernels) -> None:
+    keys, values, queries = 100 * random(3, 2, 256, 64), random(3, 2, 256, 64), 100 * random(3, 2, 64)
+    keys[1, :, 7] = float("nan")
+    got = kernels.attended(queries, keys, values, torch.tensor([200, 200, 200]), 1.0, None)
+    assert got[[0, 2]].isfinite().all()
+    assert got[1].isnan().all()
+
+
+def test_a_new_token_goes_to_its_place_in_its_row_and_nowhere_else(kernels: Kernels) -> None:
+    room, new = torch.zeros(3, 2, 16, 8, dtype=torch.bfloat16), random(3, 4, 8)[:, 1:3]
+    kernels.keep(new, torch.tensor([0, 15, 4]), room)
+    for row, place in enumerate([0, 15, 4]):
+        assert room[row, :, place].equal(new[row])
+        room[row, :, place] = 0
+    assert not room.any()
+
+
+def computed(folder: Path, compile: bool | None = None) -> InRows:
+    """What computes a model in bfloat16."""
+    settings = ModelSettings(name="m", source=str(folder), device="cpu", precision="bfloat16", compile=compile)
+    settings = msgspec.structs.replace(settings, kv_cache_memory=1 << 22)
+    computer = computer_for(load(settings, lambda _state: None), settings)
+    assert isinstance(computer, InRows)
+    return computer
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "smollm3", "gpt2"])
+def test_models_are_computed_with_kernels_unless_they_are_not_wanted(
+    family: str, kernels: Kernels, tiny_model: TinyModel
+) -> None:
+    assert computed(tiny_model(family)).kernels is not None
+    assert computed(tiny_model(family), compile=True).kernels is not None
+    assert computed(tiny_model(family), compile=False).kernels is None
+
+
+@pytest.mark.parametrize("step", ["normed", "rotated", "gated", "keep", "attended"])
+def test_kernels_that_give_other_numbers_are_not_used(
+    step: str, kernels: Kernels, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = getattr(Kernels, step)
+
+    def wrong(self: Kernels, states: Tensor, *others: object) -> object:
+        return right(self, states.roll(1, -1), *others)
+
+    monkeypatch.setattr(Kernels, step, wrong)
+    computer = computed(tiny_model("llama"))
+    assert computer.kernels is None
+    assert type(computer.forward) is LlamaForward
+
+
+def test_kernels_are_of_bfloat16_on_a_cpu_only() -> None:
+    with pytest.raises(NotCompiled, match="float32"):
+        compiled(None, torch.float32, CPU)
+    with pytest.raises(ConfigError, match=r"compile is true, but .*float32"):
+        compiled(True, torch.float32, CPU)
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "model-compose"
+
+
+def test_without_a_compiler_it_is_said_what_is_missing(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(NotCompiled, match="no C compiler"):
+        library()
+    with pytest.raises(ConfigError, match="no C compiler"):
+        compiled(True, torch.bfloat16, CPU)
+
+
+@pytest.mark.parametrize(("compiler", "says"), [("false", "false fails: exit status 1"), ("/nowhere/cc", "cannot be")])
+def test_a_compiler_that_fails_leaves_nothing_behind(
+    compiler: str, says: str, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", compiler)
+    with pytest.raises(NotCompiled, match=says):
+        library()
+    assert list(empty_cache.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(
+    kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model-compose").write_text("a file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(NotCompiled, match="File exists"):
+        library()
+
+
+def test_two_processes_at_once_make_one_library_that_is_used_again(kernels: Kernels, empty_cache: Path) -> None:
+    command = [sys.executable, "-c", f"from {library.__module__} import library; print(library())"]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    (first,) = {process.communicate(timeout=60)[0].strip() for process in processes}
+    assert [str(path) for path in empty_cache.iterdir()] == [first]
+    made = Path(first).stat().st_mtime_ns
+    assert str(library()) == first
+    assert Path(first).stat().st_mtime_ns == made
