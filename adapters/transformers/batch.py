@@ -25,7 +25,7 @@ _attend_with_sums: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_atte
 
 
 class Means(NamedTuple):
-    """What computes attention: so many threads (None: as it is); that of single tokens a team, or kernels."""
+    """What computes attention: so many threads (None: as it is); a team that of single tokens, or kernels of both."""
 
     threads: int | None = None
     team: Team | None = None
@@ -69,9 +69,12 @@ class Part:
 
     def attend(self, layer: int, queries: Tensor, scaling: float | None, window: int | None, means: Means) -> Tensor:
         """`[tokens, heads, size]` for this part's own `queries` `[tokens, heads, size]`."""
-        if means.kernels is not None and self.count == 1:
+        if means.kernels is not None:
             keys, values = self.slab.keys[layer], self.slab.values[layer]
-            return means.kernels.attended(queries, keys, values, self._filled, scaling, window)
+            if self.count == 1:
+                return means.kernels.attended(queries, keys, values, self._filled, scaling, window)
+            if means.kernels.can_attend_pieces(queries.shape[-1]):
+                return means.kernels.attended_piece(queries, keys[0], values[0], self.first[0], scaling, window)
         if means.team is not None and self.count == 1:
             return self._attended_by(means.team, layer, queries, scaling, window)
         heads, size = queries.shape[-2:]

@@ -8,6 +8,11 @@
 #ifdef __AVX512BF16__
 #include <immintrin.h>
 #endif
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#define HAS_TILES
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 typedef uint16_t bf16;
 
@@ -193,3 +198,192 @@ void attend(const bf16 *queries, int64_t stride, const bf16 *keys, const bf16 *v
         }
     }
 }
+
+/* Attention of a piece of one row's prompt, on tiles of matrix units.
+
+   Scores are computed transposed, a row a key and a column a query: each query has a place in a vector then, the highest
+   score and the sum need no way across, and keys are read as they lie. What the units multiply with (`PAIRS`) has the
+   numbers of two rows side by side. */
+
+#define QUERIES 32 /* at a time: two tiles */
+#define KEYS 256   /* at a time */
+#define LOWEST -1e30f
+
+/* Whether attend_piece can be used. */
+int can_attend_pieces(void) {
+#ifdef HAS_TILES
+    return syscall(SYS_arch_prctl, 0x1023, 18) == 0; /* ARCH_REQ_XCOMP_PERM, XTILEDATA */
+#else
+    return 0;
+#endif
+}
+
+#ifdef HAS_TILES
+struct tiles { /* Intel's manual: 8 tiles of 16 rows of 64 bytes */
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+};
+
+/* c [32, QUERIES] = (c where `adds`) + a [32, 32 * steps], whose rows are `a_bytes` apart, times b, in pairs. */
+static void multiply(const bf16 *a, int64_t a_bytes, const bf16 *b, int64_t steps, float *c, int adds) {
+    const int64_t row = 4 * QUERIES; /* bytes of a row of c, and of a row of b's pairs */
+    if (adds) {
+        _tile_loadd(0, c, row);
+        _tile_loadd(1, c + 16, row);
+        _tile_loadd(2, c + 16 * QUERIES, row);
+        _tile_loadd(3, c + 16 * QUERIES + 16, row);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (int64_t step = 0; step < steps; step++) {
+        _tile_loadd(4, a + 32 * step, a_bytes);
+        _tile_loadd(5, (const char *)(a + 32 * step) + 16 * a_bytes, a_bytes);
+        _tile_loadd(6, b + step * 16 * 2 * QUERIES, row);
+        _tile_loadd(7, b + step * 16 * 2 * QUERIES + 32, row);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, c, row);
+    _tile_stored(1, c + 16, row);
+    _tile_stored(2, c + 16 * QUERIES, row);
+    _tile_stored(3, c + 16 * QUERIES + 16, row);
+}
+
+/* 2^x: four terms of the series of 2^r for |r| <= 1/2, right to 1e-4; for what is rounded to bfloat16. */
+static inline __m512 power_of_two(__m512 x) {
+    __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT), r = _mm512_sub_ps(x, n);
+    __m512 series = _mm512_set1_ps(0.009618129f); /* (ln 2)^k / k! */
+    series = _mm512_fmadd_ps(series, r, _mm512_set1_ps(0.055504109f));
+    series = _mm512_fmadd_ps(series, r, _mm512_set1_ps(0.240226507f));
+    series = _mm512_fmadd_ps(series, r, _mm512_set1_ps(0.693147181f));
+    return _mm512_scalef_ps(_mm512_fmadd_ps(series, r, _mm512_set1_ps(1.0f)), n);
+}
+
+/* Two rows of numbers, as a row of pairs. */
+static inline __m512i paired(__m512 one, __m512 two) {
+    __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(one));
+    __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(two));
+    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+
+/* Queries see the keys up to their own places, and from window - 1 before it: the scores of all others are LOWEST.
+   `place` is the first key's, counted from the first query's. */
+static void hide(float (*scores)[QUERIES], int64_t keys, int64_t place, int64_t window) {
+    __m512i numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (int64_t k = 0; k < keys; k++)
+        for (int half = 0; half < 2; half++) {
+            __m512i query = _mm512_add_epi32(numbers, _mm512_set1_epi32(16 * half));
+            __mmask16 hidden = _mm512_cmplt_epi32_mask(query, _mm512_set1_epi32((int32_t)(place + k)));
+            if (window > 0)
+                hidden |= _mm512_cmpge_epi32_mask(query, _mm512_set1_epi32((int32_t)(place + k + window)));
+            _mm512_mask_storeu_ps(scores[k] + 16 * half, hidden, _mm512_set1_ps(LOWEST));
+        }
+}
+
+/* A block of up to QUERIES queries, the first at `position`; `turned` are the values [size, turned_stride]. */
+static void attend_block(const bf16 *queries, int64_t stride, int64_t count, int64_t position, const bf16 *keys,
+                         const bf16 *turned, int64_t turned_stride, int64_t size, int64_t window, float scaling,
+                         bf16 *out, int64_t out_stride) {
+    bf16 pairs[size / 2][QUERIES][2], likely[KEYS / 2][QUERIES][2];
+    float scores[KEYS][QUERIES], sums[size][QUERIES];
+    __m512 highest[2], total[2], unit = _mm512_set1_ps(scaling * 1.44269504f); /* of scores as powers of two */
+    int64_t end = position + count;
+    int64_t begin = window > 0 && position + 1 > window ? (position + 1 - window) / 32 * 32 : 0;
+    memset(pairs, 0, sizeof pairs);
+    for (int64_t q = 0; q < count; q++)
+        for (int64_t i = 0; i < size; i += 2)
+            memcpy(pairs[i / 2][q], queries + q * stride + i, 2 * sizeof *queries);
+    for (int half = 0; half < 2; half++) {
+        highest[half] = _mm512_set1_ps(LOWEST);
+        total[half] = _mm512_setzero_ps();
+    }
+    for (int64_t at = begin; at < end; at += KEYS) {
+        int64_t length = end - at < KEYS ? end - at : KEYS, padded = (length + 31) / 32 * 32;
+        for (int64_t k = 0; k < padded; k += 32)
+            multiply(keys + (at + k) * size, 2 * size, pairs[0][0], size / 32, scores[k], 0);
+        if (at + padded > position + 1 || (window > 0 && at + window < end))
+            hide(scores, padded, at - position, window);
+        for (int half = 0; half < 2; half++) {
+            __m512 tops[4] = {highest[half], highest[half], highest[half], highest[half]};
+            for (int64_t k = 0; k < padded; k += 4)
+                for (int n = 0; n < 4; n++)
+                    tops[n] = _mm512_max_ps(tops[n], _mm512_loadu_ps(scores[k + n] + 16 * half));
+            __m512 most = _mm512_max_ps(_mm512_max_ps(tops[0], tops[1]), _mm512_max_ps(tops[2], tops[3]));
+            __m512 before = power_of_two(_mm512_mul_ps(_mm512_sub_ps(highest[half], most), unit));
+            __m512 base = _mm512_mul_ps(most, unit), sum = _mm512_mul_ps(total[half], before);
+            for (int64_t k = 0; k < padded; k += 2) {
+                __m512 one = power_of_two(_mm512_fmsub_ps(_mm512_loadu_ps(scores[k] + 16 * half), unit, base));
+                __m512 two = power_of_two(_mm512_fmsub_ps(_mm512_loadu_ps(scores[k + 1] + 16 * half), unit, base));
+                sum = _mm512_add_ps(sum, _mm512_add_ps(one, two));
+                _mm512_storeu_si512(likely[k / 2][16 * half], paired(one, two));
+            }
+            highest[half] = most;
+            total[half] = sum;
+            for (int64_t i = 0; at > begin && i < size; i++)
+                _mm512_storeu_ps(sums[i] + 16 * half, _mm512_mul_ps(_mm512_loadu_ps(sums[i] + 16 * half), before));
+        }
+        for (int64_t i = 0; i < size; i += 32)
+            multiply(turned + i * turned_stride + at, 2 * turned_stride, likely[0][0], padded / 32, sums[i], at > begin);
+    }
+    uint32_t done[size / 2][QUERIES];
+    for (int half = 0; half < 2; half++) {
+        __m512 share = _mm512_div_ps(_mm512_set1_ps(1.0f), total[half]);
+        for (int64_t i = 0; i < size; i += 2) {
+            __m512 one = _mm512_mul_ps(_mm512_loadu_ps(sums[i] + 16 * half), share);
+            __m512 two = _mm512_mul_ps(_mm512_loadu_ps(sums[i + 1] + 16 * half), share);
+            _mm512_storeu_si512(done[i / 2] + 16 * half, paired(one, two));
+        }
+    }
+    for (int64_t q = 0; q < count; q++)
+        for (int64_t i = 0; i < size; i += 2)
+            memcpy(out + q * out_stride + i, done[i / 2] + q, sizeof **done);
+}
+
+/* `tokens` queries of one row, [tokens, heads * size] with a stride, the first at place `position`, attend to the keys
+   and values [kv heads, length, size] up to their own places, or to the last `window` of these (0: to all). `size` is a
+   multiple of 32, `length` of 32 and beyond the last place. `turned` is room for [kv heads, size, length]. */
+void attend_piece(const bf16 *queries, int64_t stride, const bf16 *keys, const bf16 *values, int64_t position,
+                  int64_t tokens, int64_t heads, int64_t kv_heads, int64_t length, int64_t size, int64_t window,
+                  float scaling, bf16 *turned, bf16 *out, int threads) {
+    int64_t end = position + tokens, padded = (end + 31) / 32 * 32, blocks = (tokens + QUERIES - 1) / QUERIES;
+#pragma omp parallel num_threads(threads)
+    {
+        struct tiles before, ours = {.palette = 1};
+        for (int tile = 0; tile < 8; tile++) {
+            ours.row_bytes[tile] = 64;
+            ours.rows[tile] = 16;
+        }
+        _tile_storeconfig(&before);
+        _tile_loadconfig(&ours);
+#pragma omp for schedule(static)
+        for (int64_t block = 0; block < kv_heads * (padded / 32); block++) {
+            int64_t head = block / (padded / 32), at = block % (padded / 32) * 32;
+            const bf16 *from = values + (head * length + at) * size;
+            bf16 *to = turned + head * size * length + at;
+            for (int64_t i = 0; i < size; i++)
+                for (int64_t t = 0; t < 32; t++)
+                    to[i * length + t] = at + t < end ? from[t * size + i] : 0;
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t task = 0; task < blocks * heads; task++) {
+            int64_t first = (blocks - 1 - task / heads) * QUERIES, head = task % heads; /* the longest come first */
+            int64_t count = tokens - first < QUERIES ? tokens - first : QUERIES, kv = head / (heads / kv_heads);
+            attend_block(queries + first * stride + head * size, stride, count, position + first,
+                         keys + kv * length * size, turned + kv * size * length, length, size, window, scaling,
+                         out + (first * heads + head) * size, heads * size);
+        }
+        if (before.palette)
+            _tile_loadconfig(&before);
+        else
+            _tile_release();
+    }
+}
+#else
+void attend_piece(void) {}
+#endif

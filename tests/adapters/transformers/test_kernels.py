@@ -14,6 +14,7 @@ from tiny_models import TinyModel
 from torch import Tensor
 from torch.nn import functional as F
 
+from modelcompose.adapters.bundled import MODEL_FOLDER
 from modelcompose.adapters.errors import ConfigError
 from modelcompose.adapters.transformers.compiler import NotCompiled, library
 from modelcompose.adapters.transformers.computer import computer_for
@@ -117,6 +118,36 @@ def test_scores_of_any_size_give_numbers_and_what_is_no_number_stays_in_its_row(
     assert got[1].isnan().all()
 
 
+@pytest.mark.usefixtures("count")
+@pytest.mark.parametrize("window", [None, 1, 70])
+@pytest.mark.parametrize(
+    ("first", "tokens", "heads", "kv_heads", "size"),
+    [(0, 2, 1, 1, 64), (0, 33, 6, 2, 64), (7, 100, 4, 4, 32), (500, 300, 8, 1, 128), (255, 257, 2, 2, 64)],
+)
+def test_attention_of_a_piece_is_that_of_float32(
+    kernels: Kernels, first: int, tokens: int, heads: int, kv_heads: int, size: int, window: int | None
+) -> None:
+    if not kernels.can_attend_pieces(size):
+        pytest.skip("this processor has no matrix units for bfloat16")
+    keys, values = random(kv_heads, 1024, size), random(1, kv_heads, 1024, size)[0]
+    keys[:, first + tokens :], values[:, first + tokens :] = float("nan"), float("nan")
+    queries = random(tokens, heads + 2, size)[:, :heads]
+    got = kernels.attended_piece(queries, keys, values, first, None, window)
+    places, seen = torch.arange(first, first + tokens)[:, None], torch.arange(first + tokens)
+    mask = seen <= places
+    if window is not None:
+        mask &= seen > places - window
+    known = slice(0, first + tokens)
+    expected = F.scaled_dot_product_attention(
+        queries.transpose(0, 1)[None].float(),
+        keys[None, :, known].float(),
+        values[None, :, known].float(),
+        attn_mask=mask,
+        enable_gqa=True,
+    )
+    torch.testing.assert_close(got.float(), expected[0].transpose(0, 1), atol=1.5e-2, rtol=2**-6)
+
+
 def test_a_new_token_goes_to_its_place_in_its_row_and_nowhere_else(kernels: Kernels) -> None:
     room, new = torch.zeros(3, 2, 16, 8, dtype=torch.bfloat16), random(3, 4, 8)[:, 1:3]
     kernels.keep(new, torch.tensor([0, 15, 4]), room)
@@ -129,7 +160,7 @@ def test_a_new_token_goes_to_its_place_in_its_row_and_nowhere_else(kernels: Kern
 def computed(folder: Path, compile: bool | None = None) -> InRows:
     """What computes a model in bfloat16."""
     settings = ModelSettings(name="m", source=str(folder), device="cpu", precision="bfloat16", compile=compile)
-    settings = msgspec.structs.replace(settings, kv_cache_memory=1 << 22)
+    settings = msgspec.structs.replace(settings, kv_cache_memory=1 << 24)
     computer = computer_for(load(settings, lambda _state: None), settings)
     assert isinstance(computer, InRows)
     return computer
@@ -144,17 +175,19 @@ def test_models_are_computed_with_kernels_unless_they_are_not_wanted(
     assert computed(tiny_model(family), compile=False).kernels is None
 
 
-@pytest.mark.parametrize("step", ["normed", "rotated", "gated", "keep", "attended"])
+@pytest.mark.parametrize("step", ["normed", "rotated", "gated", "keep", "attended", "attended_piece"])
 def test_kernels_that_give_other_numbers_are_not_used(
-    step: str, kernels: Kernels, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+    step: str, kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if step == "attended_piece" and not kernels.can_attend_pieces(64):
+        pytest.skip("this processor has no matrix units for bfloat16")
     right = getattr(Kernels, step)
 
     def wrong(self: Kernels, states: Tensor, *others: object) -> object:
         return right(self, states.roll(1, -1), *others)
 
     monkeypatch.setattr(Kernels, step, wrong)
-    computer = computed(tiny_model("llama"))
+    computer = computed(MODEL_FOLDER)
     assert computer.kernels is None
     assert type(computer.forward) is LlamaForward
 
