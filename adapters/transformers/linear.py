@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 TOKENS = 16
 """The number of tokens at a time that weights are laid out for; others are as quick."""
 
-
-FEW, MULTIPLE = 64, 32
+MULTIPLES = ((16, 1), (64, 4), (math.inf, 32))
+"""Up to how many tokens a step's number of them is rounded up to a multiple of what."""
 
 
 def can_pack(weight: Tensor) -> bool:
@@ -31,9 +33,10 @@ def rounded(tokens: int) -> int:
     """How many tokens to compute instead of so many.
 
     For every new number of them oneDNN writes a program for each shape of weights, in 0.4 ms for a few tokens and 1 to
-    5 for some hundreds, and remembers about 200 numbers of them. So there are not to be many large ones.
+    5 for some hundreds, and keeps them. So there are not to be many.
     """
-    return tokens if tokens <= FEW else -(-tokens // MULTIPLE) * MULTIPLE
+    multiple = next(multiple for most, multiple in MULTIPLES if tokens <= most)
+    return -(-tokens // multiple) * multiple
 
 
 def pack(weight: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ from .kernels import Kernels, PlainSteps, Steps
 from .linear import can_pack, pack, packed_linear, packed_linear_plus
 from .load import LoadedModel
 
-BLOCK = 512
-"""Tokens that are computed at a time, so that what comes between is still near when it is needed."""
+BLOCK = 1024
+"""Tokens that are computed at a time, so that what comes between takes little memory, which is there already."""
 
 FAMILIES = {"llama", "mistral", "qwen2", "qwen3", "smollm3"}
 """Model types that are alike but for biases, norms of q and k, windows, and layers without rotary embeddings."""

@@ -63,7 +63,7 @@ class LoadedModel:
     defaults: Sampling
     is_encoder_decoder: bool
 
-    @property
+    @cached_property
     def vocab_size(self) -> int:
         """The number of logits; may be larger than the tokenizer's vocabulary."""
         return _vocab_size(self.model)
