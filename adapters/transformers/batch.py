@@ -56,25 +56,20 @@ class Part:
     def positions(self) -> list[int]:
         return [position for first in self.first for position in range(first, first + self.count)]
 
-    def write(self, layer: int, keys: Tensor, values: Tensor, kernels: Kernels | None = None) -> None:
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Keep a layer's new keys and values, `[tokens, heads, size]` of the whole batch."""
         for room, new in ((self.slab.keys[layer], keys), (self.slab.values[layer], values)):
             own = new[self.start : self.end]
             if self.count > 1:
                 room[0, :, self.first[0] : self.length] = own.transpose(0, 1)
-            elif kernels is not None:
-                kernels.keep(own, self._filled, room)
             else:
                 room.flatten(0, 2).index_copy_(0, self._slots, own.flatten(0, 1))
 
     def attend(self, layer: int, queries: Tensor, scaling: float | None, window: int | None, means: Means) -> Tensor:
         """`[tokens, heads, size]` for this part's own `queries` `[tokens, heads, size]`."""
-        if means.kernels is not None:
-            keys, values = self.slab.keys[layer], self.slab.values[layer]
-            if self.count == 1:
-                return means.kernels.attended(queries, keys, values, self._filled, scaling, window)
-            if means.kernels.can_attend_pieces(queries.shape[-1]):
-                return means.kernels.attended_piece(queries, keys[0], values[0], self.first[0], scaling, window)
+        if means.kernels is not None and self.count > 1 and means.kernels.can_attend_pieces(queries.shape[-1]):
+            keys, values = self.slab.keys[layer, 0], self.slab.values[layer, 0]
+            return means.kernels.attended_piece(queries, keys, values, self.first[0], scaling, window)
         if means.team is not None and self.count == 1:
             return self._attended_by(means.team, layer, queries, scaling, window)
         heads, size = queries.shape[-2:]
@@ -96,16 +91,12 @@ class Part:
         return attended.transpose(1, 2).reshape(len(queries), heads, attended.shape[-1])
 
     @cached_property
-    def _filled(self) -> Tensor:
-        """How many tokens each row has, the new ones left out."""
-        return torch.tensor(self.first, device=self.slab.keys.device)
-
-    @cached_property
     def _slots(self) -> Tensor:
         """Where the next token of each row goes, head by head, in a layer's slab seen as one line of vectors."""
         heads = self.slab.keys.shape[2]
-        places = torch.arange(self._rows * heads, device=self._filled.device) * self.slab.length
-        return (places.view(self._rows, heads) + self._filled[:, None]).flatten()
+        filled = torch.tensor(self.first, device=self.slab.keys.device)
+        places = torch.arange(self._rows * heads, device=filled.device) * self.slab.length
+        return (places.view(self._rows, heads) + filled[:, None]).flatten()
 
     def _is_in_two(self, window: int | None) -> bool:
         """Whether this is a later piece of a prompt for which no mask has to be made."""
@@ -177,6 +168,25 @@ class Part:
         return begin, torch.zeros(counts.shape, dtype=dtype, device=device).masked_fill_(~counts, -math.inf)
 
 
+class Singles:
+    """One token each of rows that lie anywhere, each in a slab of its own, for kernels to attend with."""
+
+    def __init__(self, rows: Sequence[Row], start: int, kernels: Kernels) -> None:
+        self.start, self.end = start, start + len(rows)
+        self.positions = [row.filled for row in rows]
+        self.attended = sum(self.positions) + len(rows)
+        self._kernels = kernels
+        self._kv_heads = rows[0].keys.shape[1]
+        self._places = kernels.places(rows)
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        own = slice(self.start, self.end)
+        self._kernels.keep(keys[own], values[own], self._places, layer)
+
+    def attend(self, layer: int, queries: Tensor, scaling: float | None, window: int | None, means: Means) -> Tensor:
+        return self._kernels.attended(queries, self._places, layer, self._kv_heads, scaling, window)
+
+
 class Batch:
     """One step's tokens, with their positions, and the places of those whose logits are wanted.
 
@@ -185,13 +195,13 @@ class Batch:
 
     def __init__(
         self,
-        parts: Sequence[Part],
+        parts: Sequence[Part | Singles],
         token_ids: Sequence[int],
         wanted: Sequence[int],
         means: Means | None = None,
         size: int = 0,
+        device: torch.device | None = None,
     ) -> None:
-        device = parts[0].slab.keys.device
         positions = [position for part in parts for position in part.positions]
         filler = [0] * (size - len(token_ids))
         self.parts = parts
@@ -209,7 +219,7 @@ class Batch:
     ) -> Tensor:
         """Attention of a layer, its keys and values kept; all are `[tokens, heads, size]`."""
         for part in self.parts:
-            part.write(layer, keys, values, self._means.kernels)
+            part.write(layer, keys, values)
         with nullcontext() if self._means.threads is None else threads(self._means.threads):
             attended = [
                 part.attend(layer, queries[part.start : part.end], scaling, window, self._means) for part in self.parts

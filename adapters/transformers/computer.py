@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from .batch import Batch, Means, Part
+from .batch import Batch, Means, Part, Singles
 from .compiler import NotCompiled
 from .forward import ModuleForward, Unfit, kv_shape
 from .in_rows import ROWS_SHARE, Forward, InRows
@@ -133,14 +133,16 @@ def _worst(
     for begin, end in pairwise((0, 9, 10, 20)):
         parts = [Part(row.slab, [row], end - begin, at * (end - begin)) for at, row in enumerate(rows)]
         tokens = [token for prompt in prompts for token in prompt[begin:end]]
-        logits = forward(Batch(parts, tokens, range(len(tokens)), means))
+        logits = forward(Batch(parts, tokens, range(len(tokens)), means, device=shape.device))
         for row, mine, own in zip(rows, got, logits.split(end - begin), strict=True):
             row.filled = end
             mine.append(own)
-    rows = [row.copy_to(slabs.of(row.slab.length)) for row in rows]
+    if kernels is None:
+        rows = [row.copy_to(slabs.of(row.slab.length)) for row in rows]
     for position in range(20, min(map(len, prompts))):
         tokens = [prompt[position] for prompt in prompts]
-        logits = forward(Batch([Part(rows[0].slab, rows, 1, 0)], tokens, range(len(rows)), means))
+        part = Part(rows[0].slab, rows, 1, 0) if kernels is None else Singles(rows, 0, kernels)
+        logits = forward(Batch([part], tokens, range(len(rows)), means, device=shape.device))
         for row, mine, own in zip(rows, got, logits.split(1), strict=True):
             row.filled += 1
             mine.append(own)

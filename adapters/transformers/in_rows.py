@@ -9,13 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .batch import Batch, Means, Part
+from .batch import Batch, Means, Part, Singles
 from .kernels import Kernels
 from .linear import packs, rounded
 from .memory import KVShape, Memory
 from .placement import is_out_of_memory
 from .prefix import PrefixCache
-from .rows import Row, Slabs, row_length
+from .rows import Row, Slab, Slabs, row_length
 from .sequences import Computed, Piece, Sequence
 from .team import Team
 
@@ -37,7 +37,7 @@ Forward = Callable[[Batch], Tensor]
 class Plan(NamedTuple):
     """A step's parts, the sequences that run in the order of their tokens, all tokens, and whose logits are wanted."""
 
-    parts: list[Part]
+    parts: list[Part | Singles]
     running: list[Sequence]
     token_ids: list[int]
     wanted: list[int]
@@ -88,12 +88,12 @@ class InRows:
             row = self._row(sequence)
             if row.filled == row.slab.length:
                 self._move(sequence, row)
-        plan = self._plan(pieces)
+        plan = self._plan(running, pieces)
         read = sum(part.attended for part in plan.parts) * self._shape.token_bytes / self._shape.layers
         means = self._means_for_much if read > SMALL_READ else self._means
         count = len(plan.token_ids)
         size = rounded(count) if self._rounds else count
-        batch = Batch(plan.parts, plan.token_ids, plan.wanted or [count - 1], means, size)
+        batch = Batch(plan.parts, plan.token_ids, plan.wanted or [count - 1], means, size, self._shape.device)
         product = self._weights / (4 * self._shape.layers + 1) * max(len(batch), FREE_TOKENS)
         torch.set_num_threads(self._threads if product > SMALL_PRODUCT else 1)
         logits = self.forward(batch)
@@ -105,7 +105,7 @@ class InRows:
 
     def fork(self, sequence: Sequence, other: Sequence) -> None:
         row = self._row(sequence)
-        self._own(other, row.copy_to(self._slabs.of(row.filled + 1)))
+        self._own(other, row.copy_to(self._slab(row.filled + 1)))
         other.computed = sequence.computed
 
     def release(self, sequence: Sequence) -> None:
@@ -118,14 +118,18 @@ class InRows:
     def rest(self) -> None:
         self._memory.forget()
 
-    def _plan(self, pieces: Many[Piece]) -> Plan:
+    def _plan(self, running: Many[Sequence], pieces: Many[Piece]) -> Plan:
         plan = Plan([], [], [], [])
-        for slab in self._slabs:
-            plan.parts.append(Part(slab, slab.taken, 1, len(plan.token_ids)))
-            owners = [self._owners[row] for row in slab.taken]
-            plan.running.extend(owners)
-            plan.token_ids.extend([owner.tokens[-1] for owner in owners])
-        plan.wanted.extend(range(len(plan.token_ids)))
+        if self.kernels is not None:
+            plan.running.extend(running)
+            if running:
+                plan.parts.append(Singles([self._row(sequence) for sequence in running], 0, self.kernels))
+        else:
+            for slab in self._slabs:
+                plan.parts.append(Part(slab, slab.taken, 1, len(plan.running)))
+                plan.running.extend([self._owners[row] for row in slab.taken])
+        plan.token_ids.extend([sequence.tokens[-1] for sequence in plan.running])
+        plan.wanted.extend(range(len(plan.running)))
         for sequence, count in pieces:
             row, start = self._row(sequence), len(plan.token_ids)
             plan.parts.append(Part(row.slab, [row], count, start))
@@ -169,14 +173,18 @@ class InRows:
         """Remember what was read of a prompt, and at its end let it join those that run."""
         row = self._row(sequence)
         self._prefixes.keep(sequence.tokens, row)
-        if sequence.left == 0:
+        if sequence.left == 0 and self.kernels is None:
             self._move(sequence, row)
 
     def _move(self, sequence: Sequence, row: Row) -> None:
         """Put a sequence where there is room for its next token."""
-        self._own(sequence, row.copy_to(self._slabs.of(row.filled + 1)))
+        self._own(sequence, row.copy_to(self._slab(row.filled + 1)))
         row.release()
         del self._owners[row]
+
+    def _slab(self, tokens: int) -> Slab:
+        """Where a running sequence of so many tokens may be: alone for kernels, else with others of its length."""
+        return self._slabs.of(tokens) if self.kernels is None else Slab(self._memory, row_length(tokens), rows=1)
 
     def _own(self, sequence: Sequence, row: Row) -> None:
         sequence.place = row

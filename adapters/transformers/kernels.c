@@ -96,14 +96,21 @@ void gated(const bf16 *in, int64_t tokens, int64_t size, bf16 *out, int threads)
         gate_token(in + token * 2 * size, in + token * 2 * size + size, size, out + token * size);
 }
 
-/* One new token a row: its keys (or values), `heads` vectors of `size`, go to place `filled[row]` of its row in a
-   layer's [rows, heads, length, size]. */
-void keep(const bf16 *in, int64_t stride, const int64_t *filled, int64_t rows, int64_t heads, int64_t length,
-          int64_t size, bf16 *kept) {
+/* A row of the cache: where its keys and values [layers, heads, length, size] are, and how many tokens it has. */
+struct row {
+    bf16 *keys, *values;
+    int64_t length, filled;
+};
+
+/* One new token a row: keep its keys and values [rows, heads * size] of a layer. */
+void keep(const bf16 *keys, const bf16 *values, int64_t stride, const struct row *to, int64_t rows, int64_t layer,
+          int64_t heads, int64_t size) {
     for (int64_t row = 0; row < rows; row++)
-        for (int64_t head = 0; head < heads; head++)
-            memcpy(kept + ((row * heads + head) * length + filled[row]) * size, in + row * stride + head * size,
-                   size * sizeof *in);
+        for (int64_t head = 0; head < heads; head++) {
+            int64_t place = ((layer * heads + head) * to[row].length + to[row].filled) * size;
+            memcpy(to[row].keys + place, keys + row * stride + head * size, size * sizeof *keys);
+            memcpy(to[row].values + place, values + row * stride + head * size, size * sizeof *values);
+        }
 }
 
 static inline __attribute__((always_inline)) float product(const bf16 *a, const bf16 *b, const int64_t size) {
@@ -121,6 +128,12 @@ static inline __attribute__((always_inline)) float product(const bf16 *a, const 
     return sum;
 }
 
+/* Have numbers come that are wanted soon: keys and values are read by turns, too short to be seen coming. */
+static inline void prefetch(const bf16 *numbers, int64_t count) {
+    for (int64_t i = 0; i < count; i += 32)
+        __builtin_prefetch(numbers + i);
+}
+
 /* Attention of `group` queries to the same keys and values; inlined for the usual sizes, whose loops then have a
    constant length. */
 static inline __attribute__((always_inline)) void attend_one(const bf16 *query, const bf16 *keys, const bf16 *values,
@@ -135,9 +148,11 @@ static inline __attribute__((always_inline)) void attend_one(const bf16 *query, 
     }
     for (int64_t begin = 0; begin < count; begin += CHUNK) {
         int64_t length = count - begin < CHUNK ? count - begin : CHUNK;
-        for (int64_t t = 0; t < length; t++)
+        for (int64_t t = 0; t < length; t++) {
+            prefetch(values + (begin + t) * size, size);
             for (int64_t g = 0; g < group; g++)
                 scores[g * CHUNK + t] = scaling * product(query + g * size, keys + (begin + t) * size, size);
+        }
         for (int64_t g = 0; g < group; g++) {
             float *score = scores + g * CHUNK, *sum = sums + g * size;
             float most = highest[g];
@@ -155,6 +170,8 @@ static inline __attribute__((always_inline)) void attend_one(const bf16 *query, 
             int64_t t = 0;
             for (; t + 4 <= length; t += 4) {
                 const bf16 *v = values + (begin + t) * size;
+                if (g == 0)
+                    prefetch(keys + (begin + CHUNK + t) * size, 4 * size);
                 for (int64_t i = 0; i < size; i++)
                     sum[i] += score[t] * widened(v[i]) + score[t + 1] * widened(v[i + size]) +
                               score[t + 2] * widened(v[i + 2 * size]) + score[t + 3] * widened(v[i + 3 * size]);
@@ -169,32 +186,31 @@ static inline __attribute__((always_inline)) void attend_one(const bf16 *query, 
             out[g * size + i] = narrowed(sums[g * size + i] / total[g]);
 }
 
-/* One token a row attends to its row's first `filled[row] + 1` ones, or to the last `window` of them (0: to all).
-   `queries` is [rows, heads * size] with a stride, `keys` and `values` [rows, kv heads, length, size], `out`
-   [rows, heads * size]. */
-void attend(const bf16 *queries, int64_t stride, const bf16 *keys, const bf16 *values, const int64_t *filled,
-            int64_t rows, int64_t heads, int64_t kv_heads, int64_t length, int64_t size, int64_t window, float scaling,
-            bf16 *out, int threads) {
+/* One token a row, [rows, heads * size] with a stride, attends to its row's tokens and itself, or to the last `window`
+   of them (0: to all). `out` is [rows, heads * size]. */
+void attend(const bf16 *queries, int64_t stride, const struct row *to, int64_t rows, int64_t layer, int64_t heads,
+            int64_t kv_heads, int64_t size, int64_t window, float scaling, bf16 *out, int threads) {
     int64_t group = heads / kv_heads;
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (threads > 1)
     for (int64_t task = 0; task < rows * kv_heads; task++) {
-        int64_t row = task / kv_heads, first = 0, count = filled[row] + 1;
+        int64_t row = task / kv_heads, head = task % kv_heads, first = 0, count = to[row].filled + 1;
         if (window > 0 && count > window) {
             first = count - window;
             count = window;
         }
-        const bf16 *query = queries + row * stride + (task % kv_heads) * group * size;
-        const bf16 *key = keys + (task * length + first) * size, *value = values + (task * length + first) * size;
+        int64_t place = ((layer * kv_heads + head) * to[row].length + first) * size;
+        const bf16 *query = queries + row * stride + head * group * size;
+        const bf16 *keys = to[row].keys + place, *values = to[row].values + place;
         bf16 *mine = out + task * group * size;
         switch (size) {
         case 64:
-            attend_one(query, key, value, count, group, 64, scaling, mine);
+            attend_one(query, keys, values, count, group, 64, scaling, mine);
             break;
         case 128:
-            attend_one(query, key, value, count, group, 128, scaling, mine);
+            attend_one(query, keys, values, count, group, 128, scaling, mine);
             break;
         default:
-            attend_one(query, key, value, count, group, size, scaling, mine);
+            attend_one(query, keys, values, count, group, size, scaling, mine);
         }
     }
 }

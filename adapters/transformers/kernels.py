@@ -8,6 +8,7 @@ for attention of 500 to 2,000 tokens of a prompt.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,14 +18,15 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError
 from .compiler import NotCompiled, library
+from .rows import Row
 
 _POINTER, _SIZE, _REAL, _COUNT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _ARGUMENTS = {
     "normalize": (_POINTER, _SIZE, _POINTER, _REAL, _SIZE, _SIZE, _SIZE, _POINTER, _SIZE, _COUNT),
     "rotate": (_POINTER, _SIZE, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _COUNT),
     "gated": (_POINTER, _SIZE, _SIZE, _POINTER, _COUNT),
-    "keep": (_POINTER, _SIZE, _POINTER, _SIZE, _SIZE, _SIZE, _SIZE, _POINTER),
-    "attend": (_POINTER, _SIZE, *[_POINTER] * 3, *[_SIZE] * 6, _REAL, _POINTER, _COUNT),
+    "keep": (_POINTER, _POINTER, _SIZE, _POINTER, *[_SIZE] * 4),
+    "attend": (_POINTER, _SIZE, _POINTER, *[_SIZE] * 6, _REAL, _POINTER, _COUNT),
     "attend_piece": (_POINTER, _SIZE, _POINTER, _POINTER, *[_SIZE] * 7, _REAL, _POINTER, _POINTER, _COUNT),
 }
 
@@ -97,29 +99,37 @@ class Kernels:
         self._library.gated(both.data_ptr(), tokens, size, gated.data_ptr(), torch.get_num_threads())
         return gated
 
-    def keep(self, new: Tensor, filled: Tensor, room: Tensor) -> None:
-        """Put one token's `[rows, heads, size]` at the place `filled` of each row in `[rows, heads, length, size]`."""
-        new = _in_line(new)
-        rows, heads, size = new.shape
+    @staticmethod
+    def places(rows: Sequence[Row]) -> Tensor:
+        """Where rows are, each in a slab of its own, and how many tokens they have: for `keep` and `attended`."""
+        return torch.tensor(
+            [(row.slab.keys.data_ptr(), row.slab.values.data_ptr(), row.slab.length, row.filled) for row in rows]
+        )
+
+    def keep(self, keys: Tensor, values: Tensor, places: Tensor, layer: int) -> None:
+        """Put the keys and values `[rows, heads, size]` of one new token a row where they belong."""
+        keys, values = _in_line(keys), _in_line(values)
+        if keys.stride(0) != values.stride(0):
+            keys, values = keys.contiguous(), values.contiguous()
+        rows, heads, size = keys.shape
         self._library.keep(
-            *(new.data_ptr(), new.stride(0), filled.data_ptr(), rows, heads, room.shape[-2], size, room.data_ptr())
+            *(keys.data_ptr(), values.data_ptr(), keys.stride(0), places.data_ptr(), rows, layer, heads, size)
         )
 
     def attended(
-        self, queries: Tensor, keys: Tensor, values: Tensor, filled: Tensor, scaling: float | None, window: int | None
+        self, queries: Tensor, places: Tensor, layer: int, kv_heads: int, scaling: float | None, window: int | None
     ) -> Tensor:
-        """Attention of one token `[rows, heads, size]` to its row's first `filled + 1`, or the last `window` of them.
+        """Attention of one token a row, `[rows, heads, size]`, to its row and itself, or the last `window` of both.
 
-        `keys` and `values` are `[rows, kv heads, length, size]`. The scores are times `scaling`, None: 1 / sqrt(size).
+        The scores are times `scaling`, None: 1 / sqrt(size).
         """
         queries = _in_line(queries)
         rows, heads, size = queries.shape
         scaling = size**-0.5 if scaling is None else scaling
         attended = queries.new_empty(queries.shape)
         self._library.attend(
-            *(queries.data_ptr(), queries.stride(0), keys.data_ptr(), values.data_ptr(), filled.data_ptr()),
-            *(rows, heads, keys.shape[1], keys.shape[2], size, window or 0, scaling),
-            *(attended.data_ptr(), torch.get_num_threads()),
+            *(queries.data_ptr(), queries.stride(0), places.data_ptr(), rows, layer, heads, kv_heads, size),
+            *(window or 0, scaling, attended.data_ptr(), torch.get_num_threads()),
         )
         return attended
 

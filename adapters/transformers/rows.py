@@ -1,8 +1,9 @@
 """The KV cache of many sequences: a row each, in slabs of rows of one length.
 
-A sequence that reads its prompt has a row to itself (`Row.alone`); with its first new token it joins the slab of its
-length, where rows stay packed, so that a step's attention is one operation a slab. A row that is full moves to a slab
-of longer rows. Moving costs a copy, which is little beside what was computed to fill it.
+A sequence that reads its prompt has a row to itself (`Row.alone`). It keeps it where compiled kernels attend to rows
+wherever they lie; else it joins the slab of its length with its first new token, where rows stay packed, so that a
+step's attention is one operation a slab. A row that is full moves to a longer one. Moving costs a copy, which is little
+beside what was computed to fill it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from torch import Tensor
 from .memory import Memory
 
 FIRST_LENGTH = 256
-"""Tokens of the shortest rows; every further slab's have twice as many."""
+"""Tokens of the shortest rows; every further ones have 1.5 times as many, or 2 times as many as those before them."""
 
 
 def row_length(tokens: int) -> int:
     """The length of the rows that sequences of so many tokens have."""
-    return max(FIRST_LENGTH, 1 << (tokens - 1).bit_length())
+    power = max(FIRST_LENGTH, 1 << (tokens - 1).bit_length())
+    return max(FIRST_LENGTH, power // 4 * 3) if tokens <= power // 4 * 3 else power
 
 
 class Slab:

@@ -401,7 +401,7 @@ async def test_out_of_memory_ends_one_request_with_a_clear_error(
     compute = LlamaForward.__call__
 
     def forward(self: LlamaForward, batch: Batch) -> torch.Tensor:
-        if any(part.count == 33 for part in batch.parts):
+        if any(part.end - part.start == 33 for part in batch.parts):
             raise error
         return compute(self, batch)
 

@@ -22,6 +22,8 @@ from modelcompose.adapters.transformers.in_rows import InRows
 from modelcompose.adapters.transformers.kernels import Kernels, PlainSteps, compiled
 from modelcompose.adapters.transformers.llama import LlamaForward
 from modelcompose.adapters.transformers.load import load
+from modelcompose.adapters.transformers.memory import KVShape, Memory
+from modelcompose.adapters.transformers.rows import Row
 from modelcompose.adapters.transformers.settings import ModelSettings
 from modelcompose.adapters.transformers.team import threads
 
@@ -47,6 +49,15 @@ def count(request: pytest.FixtureRequest) -> Iterator[None]:
 def random(*shape: int) -> Tensor:
     generator = torch.Generator().manual_seed(sum(shape))
     return torch.randn(shape, generator=generator).to(torch.bfloat16)
+
+
+def row_of(heads: int, size: int, filled: int, length: int = 1024) -> Row:
+    """A row of three layers with so many tokens."""
+    row = Row.alone(Memory(KVShape(3, heads, size, size, torch.bfloat16, CPU)), length)
+    row.keys.normal_()
+    row.values.normal_()
+    row.filled = filled
+    return row
 
 
 def assert_rounded(got: Tensor, expected: Tensor) -> None:
@@ -95,15 +106,15 @@ def test_gates_are_those_of_float32_however_wide_open(kernels: Kernels, tokens: 
 def test_attention_is_that_of_float32(
     kernels: Kernels, filled: list[int], heads: int, kv_heads: int, size: int, window: int | None
 ) -> None:
-    keys, values = random(len(filled), kv_heads, 1024, size), random(1, len(filled), kv_heads, 1024, size)[0]
+    rows = [row_of(kv_heads, size, last, length=1024 + 512 * (number % 2)) for number, last in enumerate(filled)]
     queries = random(len(filled), heads + 2, size)[:, :heads]
-    got = kernels.attended(queries, keys, values, torch.tensor(filled), None, window)
+    got = kernels.attended(queries, kernels.places(rows), 1, kv_heads, None, window)
     for row, last in enumerate(filled):
         seen = slice(0 if window is None else max(0, last + 1 - window), last + 1)
         expected = F.scaled_dot_product_attention(
             queries[row][None, :, None].float(),
-            keys[row, :, seen][None].float(),
-            values[row, :, seen][None].float(),
+            rows[row].keys[1, None, :, seen].float(),
+            rows[row].values[1, None, :, seen].float(),
             enable_gqa=True,
         )
         torch.testing.assert_close(got[row].float(), expected[0, :, 0], atol=1e-3, rtol=2**-7)
@@ -111,9 +122,11 @@ def test_attention_is_that_of_float32(
 
 @pytest.mark.usefixtures("count")
 def test_scores_of_any_size_give_numbers_and_what_is_no_number_stays_in_its_row(kernels: Kernels) -> None:
-    keys, values, queries = 100 * random(3, 2, 256, 64), random(3, 2, 256, 64), 100 * random(3, 2, 64)
-    keys[1, :, 7] = float("nan")
-    got = kernels.attended(queries, keys, values, torch.tensor([200, 200, 200]), 1.0, None)
+    rows, queries = [row_of(2, 64, 200) for _ in range(3)], 100 * random(3, 2, 64)
+    for row in rows:
+        row.keys.mul_(100)
+    rows[1].keys[1, :, 7] = float("nan")
+    got = kernels.attended(queries, kernels.places(rows), 1, 2, 1.0, None)
     assert got[[0, 2]].isfinite().all()
     assert got[1].isnan().all()
 
@@ -149,12 +162,15 @@ def test_attention_of_a_piece_is_that_of_float32(
 
 
 def test_a_new_token_goes_to_its_place_in_its_row_and_nowhere_else(kernels: Kernels) -> None:
-    room, new = torch.zeros(3, 2, 16, 8, dtype=torch.bfloat16), random(3, 4, 8)[:, 1:3]
-    kernels.keep(new, torch.tensor([0, 15, 4]), room)
-    for row, place in enumerate([0, 15, 4]):
-        assert room[row, :, place].equal(new[row])
-        room[row, :, place] = 0
-    assert not room.any()
+    rows = [row_of(2, 8, filled, length=256) for filled in (0, 255, 4)]
+    keys, values = random(3, 4, 8)[:, 1:3], random(3, 2, 8)
+    before = [(row.keys.clone(), row.values.clone()) for row in rows]
+    kernels.keep(keys, values, kernels.places(rows), 2)
+    for number, row in enumerate(rows):
+        for room, old, new in zip((row.keys, row.values), before[number], (keys, values), strict=True):
+            assert room[2, :, row.filled].equal(new[number])
+            room[2, :, row.filled] = old[2, :, row.filled]
+            assert room.equal(old)
 
 
 def computed(folder: Path, compile: bool | None = None) -> InRows:

@@ -158,7 +158,7 @@ def test_who_came_first_goes_first_within_priorities() -> None:
 
 
 def test_who_came_last_gives_up_its_room_and_gets_it_back() -> None:
-    scheduler = Scheduler(8, 3 * 256, row_length)
+    scheduler = Scheduler(8, 700, row_length)
     old, young = sequence_of(1, 200, 500), sequence_of(2, 200, 500)
     for sequence in (old, young):
         scheduler.add(sequence)
