@@ -361,6 +361,24 @@ static void attend_block(const bf16 *queries, int64_t stride, int64_t count, int
             memcpy(out + q * out_stride + i, done[i / 2] + q, sizeof **done);
 }
 
+/* 32 vectors of `size` numbers, of which the first `count` count, as columns of a matrix. */
+static void turn(const bf16 *from, int64_t count, int64_t size, bf16 *to, int64_t to_stride) {
+    __m512i starts = _mm512_mullo_epi32(_mm512_set1_epi32((int32_t)(size / 2)),
+                                        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    __mmask32 counts = count < 32 ? (1u << count) - 1 : ~0u;
+    for (int64_t i = 0; i < size; i += 2) {
+        __m512i low = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), (__mmask16)counts, starts, from + i, 4);
+        __m512i high = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), (__mmask16)(counts >> 16), starts,
+                                                   from + i + 16 * size, 4);
+        __m512i one = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(low)),
+                                         _mm512_cvtepi32_epi16(high), 1);
+        __m512i two = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_srli_epi32(low, 16))),
+                                         _mm512_cvtepi32_epi16(_mm512_srli_epi32(high, 16)), 1);
+        _mm512_storeu_si512(to + i * to_stride, one);
+        _mm512_storeu_si512(to + (i + 1) * to_stride, two);
+    }
+}
+
 /* `tokens` queries of one row, [tokens, heads * size] with a stride, the first at place `position`, attend to the keys
    and values [kv heads, length, size] up to their own places, or to the last `window` of these (0: to all). `size` is a
    multiple of 32, `length` of 32 and beyond the last place. `turned` is room for [kv heads, size, length]. */
@@ -382,9 +400,7 @@ void attend_piece(const bf16 *queries, int64_t stride, const bf16 *keys, const b
             int64_t head = block / (padded / 32), at = block % (padded / 32) * 32;
             const bf16 *from = values + (head * length + at) * size;
             bf16 *to = turned + head * size * length + at;
-            for (int64_t i = 0; i < size; i++)
-                for (int64_t t = 0; t < 32; t++)
-                    to[i * length + t] = at + t < end ? from[t * size + i] : 0;
+            turn(from, end - at, size, to, length);
         }
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < blocks * heads; task++) {
