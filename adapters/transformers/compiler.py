@@ -16,8 +16,8 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("kernels.c")
-# As -ffast-math, but for what would let infinities and what is no number pass for numbers.
-OPTIONS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
+OPTIONS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
+# Of -ffast-math, what leaves infinities and what is no number as they are.
 LOOSER_SUMS = ("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math")
 WIDER = {"x86_64": ("-mprefer-vector-width=512",)}
 SECONDS = 60
@@ -41,22 +41,37 @@ def library() -> Path:
 
 
 def _compile(path: Path, options: tuple[str, ...]) -> None:
-    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    # Not just any: clang's OpenMP would be a second one beside PyTorch's.
+    compiler = os.environ.get("CC") or shutil.which("gcc")
     if compiler is None:
-        raise NotCompiled("there is no C compiler (cc); Debian's is in the package gcc")
+        raise NotCompiled("there is no C compiler; install gcc")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder) / path.name
-            command = [*compiler.split(), *options, "-o", str(made), str(SOURCE), "-lm"]
-            result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-            if result.returncode:
-                lines = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
-                raise NotCompiled(f"{compiler} fails: {lines[0]}")
+            object_file, made = Path(folder) / "kernels.o", Path(folder) / path.name
+            _run(compiler, *options, "-c", "-o", str(object_file), str(SOURCE))
+            # Without OpenMP's library: the one that PyTorch has loaded is to be taken, wherever that lies.
+            _run(compiler, "-shared", "-o", str(made), str(object_file), "-lm")
             made.replace(path)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotCompiled(f"{compiler} cannot be used: {error}") from error
     logger.debug("compiled %s", path)
+
+
+def _run(compiler: str, *arguments: str) -> None:
+    command = [*compiler.split(), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
+        raise NotCompiled(f"{compiler} fails: {lines[0]}")
+
+
+def openmp() -> Path:
+    """The library that runs PyTorch's threads in this process; raises NotCompiled if it has none of a known kind."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if found := re.search(r"/.*/lib(?:gomp|iomp5)\b.*\.so.*", line):
+            return Path(found[0])
+    raise NotCompiled("PyTorch does without OpenMP here")
 
 
 def _cache() -> Path:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import ConfigError
-from .compiler import NotCompiled, library
+from .compiler import NotCompiled, library, openmp
 from .rows import Row
 
 _POINTER, _SIZE, _REAL, _COUNT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
@@ -66,7 +66,8 @@ class Kernels:
     """The steps, and attention of single tokens, compiled; all tensors are bfloat16 on the CPU."""
 
     def __init__(self, path: Path) -> None:
-        # The library and PyTorch share one OpenMP, and with it the threads.
+        # So that the library finds PyTorch's OpenMP, and both have the same threads.
+        ctypes.CDLL(str(openmp()), mode=ctypes.RTLD_GLOBAL)
         self._library = ctypes.CDLL(str(path))
         for name, arguments in _ARGUMENTS.items():
             function = getattr(self._library, name)

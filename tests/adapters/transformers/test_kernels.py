@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -247,6 +248,11 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(NotCompiled, match="File exists"):
         library()
+
+
+def test_kernels_and_pytorch_have_the_same_threads(kernels: Kernels) -> None:
+    maps = Path("/proc/self/maps").read_text()
+    assert len(set(re.findall(r"/\S*lib(?:gomp|iomp5|omp)\S*", maps))) == 1
 
 
 def test_two_processes_at_once_make_one_library_that_is_used_again(kernels: Kernels, empty_cache: Path) -> None:
