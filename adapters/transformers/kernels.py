@@ -1,13 +1,14 @@
 """What lies between a model's products: norms, rotary embeddings, gates, and attention.
 
 PyTorch has an operation for every step of these, which each read and write all numbers; `kernels.c` does them at once.
-Two threads take 0.4 to 0.7 of the time for attention of one token in each of 16 to 64 rows, 0.3 to 0.6 for norms, 0.5
-for attention of 500 to 2,000 tokens of a prompt.
+Beside them it takes 0.3 to 0.6 of the time for attention of one token in each of 1 to 64 rows, 0.5 for attention of
+500 to 2,000 tokens of a prompt, 0.3 to 0.6 for norms and rotary embeddings (`benchmarks/kernels.py`).
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +20,8 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 from .compiler import NotCompiled, library, openmp
 from .rows import Row
+
+logger = logging.getLogger(__name__)
 
 _POINTER, _SIZE, _REAL, _COUNT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _ARGUMENTS = {
@@ -176,8 +179,16 @@ def compiled(wanted: bool | None, dtype: torch.dtype, device: torch.device) -> K
             raise NotCompiled("compile is false")
         if device.type != "cpu" or dtype != torch.bfloat16:
             raise NotCompiled(f"it is of use for bfloat16 on a CPU, not for {str(dtype)[6:]} on {device.type}")
-        return Kernels(library())
-    except (NotCompiled, OSError) as error:
+        return _loaded()
+    except NotCompiled as error:
         if wanted:
             raise ConfigError(f"compile is true, but {error}; leave it out, or set compile: false") from error
+        raise
+
+
+def _loaded() -> Kernels:
+    try:
+        return Kernels(library())
+    except (NotCompiled, OSError) as error:
+        logger.info("answers take longer than they could, for nothing can be compiled: %s", error)
         raise NotCompiled(str(error)) from error
