@@ -3,6 +3,7 @@
     loads_in=0.5    takes so many seconds to load
     lock=FILE       needs the memory that one process at a time can have, for as long as it lives
     broken          cannot be loaded
+    rests_after=0.5 rests after so many seconds with nothing to do
 
 Several are joined by `;`. `scripted_engines` makes adapters start this program in place of the real one.
 """
@@ -53,7 +54,7 @@ class ScriptedEngine:
         """It is done at once with whatever it does."""
 
     def rest(self) -> None:
-        """It keeps nothing."""
+        print("it rests", file=sys.stderr, flush=True)
 
     def step(self) -> list[tuple[int, Outcome]]:
         outcomes, self._outcomes = self._outcomes, []
@@ -88,6 +89,7 @@ def _loaded(options: dict[str, str]) -> Any:
 def main() -> None:
     launch = msgspec.json.decode(sys.stdin.buffer.readline(), type=Launch)
     options = dict(each.partition("=")[::2] for each in launch.settings.source.split(";"))
+    process.SECONDS_TO_REST = float(options.get("rests_after", process.SECONDS_TO_REST))
     line = process.Line(launch)
     threading.Thread(target=process._end_with_the_server, args=[launch.address], daemon=True).start()
 

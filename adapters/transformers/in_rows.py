@@ -55,8 +55,8 @@ class InRows:
         self.memory_tokens = int(memory * ROWS_SHARE) // shape.token_bytes
         self.forward, self.kernels = forward, kernels
         self._shape = shape
-        self._memory = Memory(shape, self.memory_tokens)
-        self._slabs = Slabs(self._memory)
+        self.memory = Memory(shape, self.memory_tokens)
+        self._slabs = Slabs(self.memory)
         self._prefixes = PrefixCache(Memory(shape), memory - int(memory * ROWS_SHARE))
         self._threads = torch.get_num_threads()
         self._means = Means(kernels=kernels)
@@ -69,7 +69,7 @@ class InRows:
         self._owners: dict[Row, Sequence] = {}
 
     def start(self, sequence: Sequence) -> None:
-        row = Row.alone(self._memory, row_length(len(sequence.tokens) + 1))
+        row = Row.alone(self.memory, row_length(len(sequence.tokens) + 1))
         if not sequence.scores_prompt:
             sequence.computed = self._prefixes.load(sequence.tokens[:-1], row)
         self._own(sequence, row)
@@ -116,7 +116,7 @@ class InRows:
         sequence.place, sequence.computed = None, 0
 
     def rest(self) -> None:
-        self._memory.forget()
+        self.memory.forget()
 
     def _plan(self, running: Many[Sequence], pieces: Many[Piece]) -> Plan:
         plan = Plan([], [], [], [])
@@ -184,7 +184,7 @@ class InRows:
 
     def _slab(self, tokens: int) -> Slab:
         """Where a running sequence of so many tokens may be: alone for kernels, else with others of its length."""
-        return self._slabs.of(tokens) if self.kernels is None else Slab(self._memory, row_length(tokens), rows=1)
+        return self._slabs.of(tokens) if self.kernels is None else Slab(self.memory, row_length(tokens), rows=1)
 
     def _own(self, sequence: Sequence, row: Row) -> None:
         sequence.place = row

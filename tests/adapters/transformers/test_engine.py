@@ -414,6 +414,21 @@ async def test_out_of_memory_ends_one_request_with_a_clear_error(
         await whole(outcomes[2])
 
 
+def test_memory_is_kept_for_the_next_answer_until_the_engine_rests(engine: Engine) -> None:
+    memory = engine._computer.memory  # type: ignore[attr-defined]
+    engine.add(1, text_request())
+    first = run(engine)
+    assert memory.kept > 0
+    kept = memory.kept
+    engine.add(1, text_request())
+    assert run(engine) == first
+    assert memory.kept == kept
+    engine.rest()
+    assert memory.kept == 0
+    engine.add(1, text_request())
+    assert run(engine)[1][-1] == first[1][-1]
+
+
 def test_no_memory_for_a_copy_of_the_cache_is_out_of_memory_too(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from engines import text_request
+from scripted_engine import scripted_engines
 from tiny_models import TinyModel
 
 from modelcompose.adapters.base import ModelState
@@ -21,6 +22,8 @@ from modelcompose.adapters.transformers import child
 from modelcompose.adapters.transformers.messages import FromEngine, State, Step, Submit
 from modelcompose.adapters.transformers.process import without_place
 from modelcompose.adapters.transformers.settings import ModelSettings
+
+__all__ = ["scripted_engines"]
 
 SERVER = """
 import asyncio, sys
@@ -97,6 +100,32 @@ async def test_states_then_steps_also_over_the_loopback(tiny_model: TinyModel, m
     assert {id for id, _ in outcomes} == {7}
     assert outcomes[0] == (7, Accepted())
     assert outcomes[-1] == (7, Usage(20, 3))
+
+
+@pytest.mark.usefixtures("scripted_engines")
+async def test_an_engine_rests_once_whenever_it_has_nothing_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    ready, done = asyncio.Event(), asyncio.Event()
+
+    def receive(message: FromEngine) -> None:
+        match message:
+            case State(ModelState("ready")):
+                ready.set()
+            case Step(outcomes) if outcomes:
+                done.set()
+
+    def rests() -> int:
+        return [record.getMessage() for record in caplog.records].count("tiny: it rests")
+
+    settings = ModelSettings(name="tiny", source="rests_after=0.1")
+    async with child.engine_process(settings, receive) as engine:
+        await ready.wait()
+        await asyncio.sleep(0.6)
+        assert rests() == 1
+        engine.send(Submit(1, text_request()))
+        await done.wait()
+        await asyncio.sleep(0.6)
+        assert rests() == 2
 
 
 @pytest.mark.parametrize(
