@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from engines import text_request
-from scripted_engine import scripted_engines
+from scripted_engine import scripted_engines  # noqa: F401 (a fixture)
 from tiny_models import TinyModel
 
 from modelcompose.adapters.base import ModelState
@@ -22,8 +22,6 @@ from modelcompose.adapters.transformers import child
 from modelcompose.adapters.transformers.messages import FromEngine, State, Step, Submit
 from modelcompose.adapters.transformers.process import without_place
 from modelcompose.adapters.transformers.settings import ModelSettings
-
-__all__ = ["scripted_engines"]
 
 SERVER = """
 import asyncio, sys
