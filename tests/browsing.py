@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -27,7 +28,7 @@ components:
     type: model
     task: chat-completion
     model: bundled
-    params: {min_output_length: 2500, max_output_length: 2600}
+    params: {min_output_length: 3700, max_output_length: 3800}
   - {id: broken, type: http-client, base_url: "http://127.0.0.1:9", method: GET, path: /nothing}
   - {id: missing, type: model, task: chat-completion, model: ./no-model}
   - {id: echo, type: shell, command: [printf, "%s", "${input.text}"], output: "${result.stdout}"}
@@ -68,9 +69,10 @@ workflows:
 
 
 class Site(NamedTuple):
-    """A server, the port of its Web UI, and what the tests' browser keeps once it has the key."""
+    """A server, its folder, and where its Web UI is."""
 
     server: Served
+    folder: Path
     url: str
 
 

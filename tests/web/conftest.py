@@ -49,7 +49,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         patched.delitem(served.ENVIRONMENT, "MODEL_COMPOSE_NO_WEBUI")
         with serving(folder, port, "--webui-port", str(webui), "--api-key", KEY) as server:
             wait_until(server, "\nWeb UI: http")
-            yield Site(server, f"http://127.0.0.1:{webui}")
+            yield Site(server, folder, f"http://127.0.0.1:{webui}")
 
 
 @pytest.fixture(scope="session")

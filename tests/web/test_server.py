@@ -43,13 +43,18 @@ def test_a_model_is_unloaded_and_loaded(page: Page, site: Site) -> None:
     expect(card.locator(".pill")).to_have_text("Ready")
 
 
-def test_a_model_that_cannot_be_loaded_says_why(page: Page) -> None:
+def test_a_model_that_cannot_be_loaded_says_why_each_time_it_is_tried(page: Page, site: Site) -> None:
     open_tab(page, "Server")
-    card = page.locator(".card").filter(has_text="no-model")
+    card, config = page.locator(".card").filter(has_text="no-model"), site.folder / "no-model" / "config.json"
     expect(card.locator(".detail")).to_contain_text("it has no config.json; it is empty")
+    try:
+        config.write_text("{")
+        card.get_by_role("button", name="Load no-model").click()
+        expect(card.locator(".detail")).to_contain_text("config.json cannot be read")
+        expect(card.get_by_role("status")).to_have_text("Failed")
+    finally:
+        config.unlink()
     card.get_by_role("button", name="Load no-model").click()
-    expect(card.get_by_role("status")).to_have_text("Loading")
-    expect(card.get_by_role("status")).to_have_text("Failed")
     expect(card.locator(".detail")).to_contain_text("it has no config.json; it is empty")
     card.get_by_role("button").evaluate("button => { button.dataset.model = 'nobody'; button.click() }")
     expect(page.get_by_role("alert")).to_contain_text("no model 'nobody' here; this server has: ")
