@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from transformers.utils.chat_parsing import ResponseParser
 
 from modelcompose.adapters.bundled import MODEL_FOLDER
-from modelcompose.adapters.bundled.train.tokenizer import CHAT_TEMPLATE, RESPONSE_TEMPLATE
+from modelcompose.adapters.bundled.train.tokenizer import CHAT_TEMPLATE, RESPONSE_TEMPLATE, build
 
 
 @cache
@@ -36,6 +36,22 @@ TEXTS = [
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_text_comes_back_byte_for_byte(text: str) -> None:
     assert tokenizer().decode(tokenizer()(text)["input_ids"]) == text
+
+
+def test_a_word_is_one_token_with_its_space_and_without_and_spelled_in_capitals() -> None:
+    built = build([" stones stones? Stones STONES JSON API"] * 3, 600)
+    assert built.encode("stones stones Stones").tokens == ["stones", "Ġstones", "ĠStones"]
+    assert built.encode("Stones STONES").tokens == [*"Stones", "Ġ", *"STONES"]
+    assert built.encode(" API JSON").tokens == ["ĠAPI", "Ġ", *"JSON"]
+
+
+def test_a_vocabulary_is_as_large_as_wanted_and_never_has_one_form_of_a_word_only() -> None:
+    words = "".join(f" {first}{second}" for first in "abcdefgh" for second in "xyz") + "!?,"
+    vocabulary = build([words] * 3, 300).get_vocab()
+    assert len(vocabulary) == 300
+    bare = {word.removeprefix("Ġ") for word in vocabulary if word.removeprefix("Ġ").isalpha() and len(word) == 3}
+    assert bare
+    assert all(word in vocabulary and f"Ġ{word}" in vocabulary for word in bare)
 
 
 def test_no_token_is_added_in_front() -> None:

@@ -14,14 +14,14 @@ from modelcompose.adapters.bundled.train.export import configuration, export
 from modelcompose.adapters.bundled.train.loop import Plan, Run
 from modelcompose.adapters.bundled.train.network import Network, to_transformers
 from modelcompose.adapters.bundled.train.optimizer import rate
-from modelcompose.adapters.bundled.train.render import plain, render
+from modelcompose.adapters.bundled.train.render import render, unspelled
 from modelcompose.adapters.bundled.train.tokenizer import build
 
 
 def tiny_run(work: Path, steps: int) -> Run:
     random = Random(0)
     sources = data.Sources(corpus.read())
-    texts = [plain(text) for _ in range(100) for text, _ in render(data.make(random, sources))]
+    texts = [unspelled(text) for _ in range(100) for text, _ in render(data.make(random, sources))]
     tokenizer = build(texts, 400)
     config = configuration(tokenizer, hidden=32, layers=2, inner=64, heads=2)
     plan = Plan(work, steps=steps, batch_tokens=2048, probes=1, use_compiler=False)
@@ -52,6 +52,25 @@ def test_the_network_computes_what_transformers_computes() -> None:
     with torch.no_grad():
         ours = network(tokens, torch.zeros_like(tokens)) @ network.embedding.weight.T
         torch.testing.assert_close(ours, theirs(tokens).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_the_two_forms_of_a_word_begin_alike_but_for_one_step_that_all_words_share() -> None:
+    tokenizer = build([" stones and rivers"] * 3, 300)
+    encoder, network = Encoder(tokenizer), Network(configuration(tokenizer, hidden=32, layers=1, inner=64, heads=2))
+    pairs = encoder.pairs()
+    assert {(tokenizer.id_to_token(a), tokenizer.id_to_token(b)) for a, b in pairs} == {
+        ("Ġstones", "stones"),
+        ("Ġand", "and"),
+        ("Ġrivers", "rivers"),
+    }
+    before = network.embedding.weight.clone()
+    network.start_alike(pairs)
+    weight = network.embedding.weight
+    steps = torch.stack([weight[a] - weight[b] for a, b in pairs])
+    torch.testing.assert_close(steps, steps[:1].expand_as(steps))
+    assert all((weight[a] + weight[b]).allclose(2 * before[a], atol=1e-6) for a, b in pairs)
+    others = [token for token in range(len(weight)) if token not in {token for pair in pairs for token in pair}]
+    assert weight[others].equal(before[others])
 
 
 def test_an_example_does_not_see_its_neighbour_in_the_row() -> None:
