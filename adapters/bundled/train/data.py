@@ -268,9 +268,9 @@ def make_role(random: Random, sources: Sources) -> Example:
 TEXT_SKILLS = (
     *(skills.repeat, skills.repeat, skills.repeat, skills.lines, skills.lines),
     *(skills.upper, skills.lower, skills.spell),
-    *(skills.reverse, skills.reverse, skills.reverse, skills.reverse, skills.drill, skills.drill),
+    *(skills.reverse, skills.reverse, skills.reverse, skills.reverse),
 )
-WHOLE_VOCABULARY = (skills.repeat, skills.lines, skills.drill)
+WHOLE_VOCABULARY = (skills.repeat, skills.lines)
 
 
 def make_text(random: Random, sources: Sources) -> Example:
@@ -282,6 +282,13 @@ def make_text(random: Random, sources: Sources) -> Example:
             kind = random.choice(TEXT_SKILLS)
         messages += kind(random, sources.vocabulary if kind in WHOLE_VOCABULARY else sources.known_words)
     return _alone(messages, random, kind.__name__)
+
+
+def make_drill(random: Random, sources: Sources) -> Example:
+    """Words of the whole vocabulary to spell in one way or another, for their letters have to be known by heart."""
+    kind, count = (skills.drill, 1) if random.random() < 0.6 else (skills.by_heart, random.randint(1, 5))
+    messages = [message for _ in range(count) for message in kind(random, sources.vocabulary)]
+    return Example("drill", tuple(messages))
 
 
 def make_arithmetic(random: Random, sources: Sources) -> Example:
@@ -408,17 +415,18 @@ def long_text(random: Random, sources: Sources, words_wanted: int) -> list[Messa
 Maker = Callable[[Random, Sources], Example]
 
 MIXTURE: tuple[tuple[float, Maker], ...] = (
-    (0.34, make_knowledge),
+    (0.30, make_knowledge),
     (0.10, make_tone),
     (0.04, make_role),
-    (0.12, make_text),
-    (0.11, make_arithmetic),
+    (0.10, make_text),
+    (0.12, make_drill),
+    (0.10, make_arithmetic),
     (0.05, make_recall),
     (0.03, make_unknown),
     (0.09, make_tools),
     (0.06, make_no_tool),
     (0.03, make_document),
-    (0.11, make_library),
+    (0.10, make_library),
     (0.01, make_long),
 )
 THINKING_SHARE = 0.12

@@ -45,9 +45,7 @@ class Run:
         torch.manual_seed(plan.seed)
         self.plan, self.sources, self.encoder = plan, sources, encoder
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = Network(config)
-        self.network.start_alike(encoder.pairs())
-        self.network.to(self.device, torch.bfloat16)
+        self.network = Network(config, encoder.pairs()).to(self.device, torch.bfloat16)
         self.optimizer = Optimizer(self.network)
         self.step, self.seconds, self.tokens = 0, 0.0, 0
         self.loss = torch.compile(self.network.loss, dynamic=False) if plan.use_compiler else self.network.loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -10,7 +11,6 @@ from torch.nn import functional
 from transformers import LlamaConfig
 
 ROTARY_BASE = 10000.0
-EMBEDDING_SCALE = 0.02
 
 
 class Block(nn.Module):
@@ -46,19 +46,36 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """A Llama with tied embeddings; `forward` gives the hidden states before the output matrix."""
+    """A Llama with tied embeddings; `forward` gives the hidden states before the output matrix.
 
-    def __init__(self, config: LlamaConfig) -> None:
+    `pairs` are tokens that are one word with a space in front and without. The embedding of the second is that of the
+    first and a step that all pairs share: what is learned of one is known of the other, and to say the other form of a
+    word that was read is to copy it.
+    """
+
+    def __init__(self, config: LlamaConfig, pairs: Sequence[tuple[int, int]] = ()) -> None:
         super().__init__()
+        self.pairs: Tensor
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.Parameter(torch.ones(config.hidden_size))
+        self.without_space = nn.Parameter(torch.zeros(config.hidden_size))
+        self.register_buffer("pairs", torch.tensor(pairs, dtype=torch.long).reshape(-1, 2), persistent=False)
         self._initialize()
+
+    def matrix(self) -> Tensor:
+        """The embeddings of all tokens, `[vocabulary, hidden]`."""
+        spaced, bare = self.pairs.unbind(dim=1)
+        weight = self.embedding.weight
+        return weight.index_copy(0, bare, weight[spaced] + self.without_space)
 
     def forward(self, tokens: Tensor, examples: Tensor) -> Tensor:
         """Hidden states [batch, length, hidden]; a token sees the ones before it that have its number in `examples`."""
-        x = self.embedding(tokens)
+        return self._hidden(tokens, examples, self.matrix())
+
+    def _hidden(self, tokens: Tensor, examples: Tensor, matrix: Tensor) -> Tensor:
+        x = functional.embedding(tokens, matrix)
         length = tokens.shape[1]
         cosine, sine = rotary(length, self.config, x.device, x.dtype)
         later = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
@@ -69,39 +86,27 @@ class Network(nn.Module):
 
     def losses(self, tokens: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
         """Each next token's loss, and whether it is the likeliest one; both [batch, length - 1]."""
-        hidden = self(tokens, examples)[:, :-1]
-        logits = functional.linear(hidden, self.embedding.weight).float()
+        matrix = self.matrix()
+        hidden = self._hidden(tokens, examples, matrix)[:, :-1]
+        logits = functional.linear(hidden, matrix).float()
         targets = tokens[:, 1:]
         losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
         return losses.view_as(targets), logits.argmax(dim=-1) == targets
 
     def loss(self, tokens: Tensor, weights: Tensor, examples: Tensor) -> Tensor:
         """The weighted mean of the next-token losses; a weight belongs to the token it stands at."""
-        hidden = self(tokens, examples)[:, :-1]
-        logits = functional.linear(hidden, self.embedding.weight).float().flatten(0, 1)
+        matrix = self.matrix()
+        hidden = self._hidden(tokens, examples, matrix)[:, :-1]
+        logits = functional.linear(hidden, matrix).float().flatten(0, 1)
         losses = functional.cross_entropy(logits, tokens[:, 1:].flatten(), reduction="none")
         return (losses * weights[:, 1:].flatten()).sum() / weights.sum()
-
-    @torch.no_grad()
-    def start_alike(self, pairs: list[tuple[int, int]]) -> None:
-        """Let the embeddings of each pair of tokens begin alike, but for one step that is the same in all pairs.
-
-        To say the other form of a token that was read is then to copy it, also where the pair was rarely trained on.
-        """
-        first, second = torch.tensor(pairs, device=self.norm.device).unbind(dim=1)
-        weight = self.embedding.weight
-        apart = torch.randn_like(weight[0]) * EMBEDDING_SCALE / 2
-        weight[second] = weight[first] - apart
-        weight[first] += apart
 
     def _initialize(self) -> None:
         deep = (2 * len(self.blocks)) ** -0.5
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
                 scale = deep if name.endswith(("output.weight", "down.weight")) else 1.0
-                nn.init.normal_(
-                    parameter, std=EMBEDDING_SCALE if "embedding" in name else scale * parameter.shape[1] ** -0.5
-                )
+                nn.init.normal_(parameter, std=0.02 if "embedding" in name else scale * parameter.shape[1] ** -0.5)
 
 
 def rotary(length: int, config: LlamaConfig, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -121,7 +126,7 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 def to_transformers(network: Network) -> dict[str, Tensor]:
     """The weights under the names of transformers' `LlamaForCausalLM`."""
-    weights = {"model.embed_tokens.weight": network.embedding.weight, "model.norm.weight": network.norm}
+    weights = {"model.embed_tokens.weight": network.matrix(), "model.norm.weight": network.norm}
     for index, block in enumerate(cast("list[Block]", list(network.blocks))):
         names = ("q_proj", "k_proj", "v_proj")
         prefix = f"model.layers.{index}."

@@ -124,6 +124,13 @@ def drill(random: Random, known: tuple[str, ...] = ()) -> Exchange:
     return exchange(user.format(" ".join(chosen)), spelled(" ".join(word[::-1] for word in chosen)))
 
 
+def by_heart(random: Random, known: tuple[str, ...] = ()) -> Exchange:
+    """One word of the vocabulary to upper-case or to reverse."""
+    text = random.choice(known or words.COMMON)
+    templates, answer = random.choice(((UPPER, text.upper()), (REVERSE, text[::-1])))
+    return exchange(_asked(random, templates, text), spelled(answer))
+
+
 UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
 UNITS += "seventeen eighteen nineteen".split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()

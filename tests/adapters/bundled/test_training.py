@@ -40,7 +40,7 @@ def test_a_run_goes_on_after_a_stop_and_is_exported(tmp_path: Path) -> None:
     export(to_transformers(second.network), config, encoder.tokenizer, tmp_path / "model")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.bfloat16)
     assert isinstance(loaded, LlamaForCausalLM)
-    assert loaded.model.embed_tokens.weight.equal(second.network.embedding.weight)
+    assert loaded.model.embed_tokens.weight.equal(second.network.matrix())
 
 
 def test_the_network_computes_what_transformers_computes() -> None:
@@ -54,23 +54,26 @@ def test_the_network_computes_what_transformers_computes() -> None:
         torch.testing.assert_close(ours, theirs(tokens).logits, rtol=1e-4, atol=1e-4)
 
 
-def test_the_two_forms_of_a_word_begin_alike_but_for_one_step_that_all_words_share() -> None:
+def test_the_two_forms_of_a_word_are_alike_but_for_one_step_that_all_words_share() -> None:
     tokenizer = build([" stones and rivers"] * 3, 300)
-    encoder, network = Encoder(tokenizer), Network(configuration(tokenizer, hidden=32, layers=1, inner=64, heads=2))
-    pairs = encoder.pairs()
+    pairs = Encoder(tokenizer).pairs()
+    network = Network(configuration(tokenizer, hidden=32, layers=1, inner=64, heads=2), pairs)
     assert {(tokenizer.id_to_token(a), tokenizer.id_to_token(b)) for a, b in pairs} == {
         ("Ġstones", "stones"),
         ("Ġand", "and"),
         ("Ġrivers", "rivers"),
     }
-    before = network.embedding.weight.clone()
-    network.start_alike(pairs)
-    weight = network.embedding.weight
-    steps = torch.stack([weight[a] - weight[b] for a, b in pairs])
-    torch.testing.assert_close(steps, steps[:1].expand_as(steps))
-    assert all((weight[a] + weight[b]).allclose(2 * before[a], atol=1e-6) for a, b in pairs)
-    others = [token for token in range(len(weight)) if token not in {token for pair in pairs for token in pair}]
-    assert weight[others].equal(before[others])
+    tokens = torch.tensor([[spaced for spaced, _ in pairs], [bare for _, bare in pairs]])
+    network.loss(tokens, torch.ones_like(tokens), torch.zeros_like(tokens)).backward()
+    assert network.without_space.grad is not None
+    assert network.without_space.grad.any()
+    with torch.no_grad():
+        network.without_space.normal_()
+    weight, own = to_transformers(network)["model.embed_tokens.weight"], network.embedding.weight
+    bare = [bare for _, bare in pairs]
+    torch.testing.assert_close(weight[bare], own[[a for a, _ in pairs]] + network.without_space)
+    others = [token for token in range(len(weight)) if token not in bare]
+    assert weight[others].equal(own[others])
 
 
 def test_an_example_does_not_see_its_neighbour_in_the_row() -> None:
