@@ -416,6 +416,4 @@ void attend_piece(const bf16 *queries, int64_t stride, const bf16 *keys, const b
             _tile_release();
     }
 }
-#else
-void attend_piece(void) {}
 #endif

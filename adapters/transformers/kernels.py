@@ -72,10 +72,11 @@ class Kernels:
         # So that the library finds PyTorch's OpenMP, and both have the same threads.
         ctypes.CDLL(str(openmp()), mode=ctypes.RTLD_GLOBAL)
         self._library = ctypes.CDLL(str(path))
-        for name, arguments in _ARGUMENTS.items():
-            function = getattr(self._library, name)
-            function.argtypes, function.restype = arguments, None
         self._has_tiles = bool(self._library.can_attend_pieces())
+        for name, arguments in _ARGUMENTS.items():
+            if self._has_tiles or name != "attend_piece":
+                function = getattr(self._library, name)
+                function.argtypes, function.restype = arguments, None
 
     def normed(self, states: Tensor, weight: Tensor, eps: float) -> Tensor:
         states = _in_line(states)

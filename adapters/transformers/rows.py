@@ -20,8 +20,9 @@ FIRST_LENGTH = 256
 
 def row_length(tokens: int) -> int:
     """The length of the rows that sequences of so many tokens have."""
-    power = max(FIRST_LENGTH, 1 << (tokens - 1).bit_length())
-    return max(FIRST_LENGTH, power // 4 * 3) if tokens <= power // 4 * 3 else power
+    longer = max(FIRST_LENGTH, 1 << (tokens - 1).bit_length())
+    shorter = max(FIRST_LENGTH, longer // 4 * 3)
+    return shorter if tokens <= shorter else longer
 
 
 class Slab:

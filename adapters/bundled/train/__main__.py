@@ -19,7 +19,7 @@ from .render import render, unspelled
 from .tokenizer import SPACE, build
 
 VOCABULARY_SIZE = 8960
-SPELLED_WORDS = 700  # the most frequent ones, whose spelling has to be learned by heart
+SPELLED_WORDS = 700  # the most frequent ones, which text tasks draw from; drills are of all words
 TOKENIZER_EXAMPLES = 12000
 # Keeping freed memory saves a third of a step's time; threads that sleep while they wait do better on a shared machine.
 ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "OMP_WAIT_POLICY": "PASSIVE"}
