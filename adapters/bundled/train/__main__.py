@@ -35,6 +35,12 @@ def options() -> argparse.Namespace:
         "--out", type=Path, default=MODEL_FOLDER, help="where the model is written (default %(default)s)"
     )
     parser.add_argument("--minutes", type=float, default=75.0, help="length of the training (default %(default)s)")
+    parser.add_argument(
+        "--begin-with", type=Path, metavar="FOLDER", help="begin with the weights of a model made before"
+    )
+    parser.add_argument(
+        "--first-rate", type=float, default=1.0, help="share of the full learning rates to begin with (default 1)"
+    )
     parser.add_argument("--steps", type=int, help="train for so many steps instead, whatever time that takes")
     parser.add_argument("--batch-tokens", type=int, help="tokens a step (default 8192, on a GPU 65536)")
     parser.add_argument("--seed", type=int, default=1)
@@ -89,7 +95,16 @@ def main() -> int:
     sources = data.Sources(texts, words[:SPELLED_WORDS], words)
     config: LlamaConfig = configuration(tokenizer)
     size = chosen.batch_tokens or (65536 if torch.cuda.is_available() else 8192)
-    plan = Plan(chosen.work, chosen.minutes, chosen.steps, size, chosen.seed, use_compiler=not chosen.no_compile)
+    plan = Plan(
+        chosen.work,
+        chosen.minutes,
+        chosen.steps,
+        size,
+        chosen.seed,
+        use_compiler=not chosen.no_compile,
+        begin_with=chosen.begin_with,
+        first_rate=chosen.first_rate,
+    )
     run = Run(plan, config, sources, Encoder(tokenizer))
     if not chosen.export_only:
         run.train()

@@ -18,6 +18,7 @@ from .batches import Batch, Encoded, Encoder, make_batch, pack
 from .network import Network
 from .optimizer import Optimizer, rate
 from .render import ANSWER_WEIGHT
+from .start import begin_with
 
 LATE_SHARE = 0.6  # of the run, after which long texts come
 LONGEST_STEP = 5.0  # seconds; a step that took longer was kept waiting by others
@@ -25,7 +26,10 @@ LONGEST_STEP = 5.0  # seconds; a step that took longer was kept waiting by other
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how large a run is; it ends after `minutes`, or after `steps` where that is given."""
+    """How long and how large a run is; it ends after `minutes`, or after `steps` where that is given.
+
+    It begins with the model in the folder `begin_with`, or from nothing, and with `first_rate` of the full rates.
+    """
 
     work: Path
     minutes: float = 75.0
@@ -36,6 +40,8 @@ class Plan:
     score_minutes: float = 5.0
     probes: int = 16
     use_compiler: bool = True
+    begin_with: Path | None = None
+    first_rate: float = 1.0
 
 
 class Run:
@@ -45,7 +51,10 @@ class Run:
         torch.manual_seed(plan.seed)
         self.plan, self.sources, self.encoder = plan, sources, encoder
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = Network(config, encoder.pairs()).to(self.device, torch.bfloat16)
+        network = Network(config, encoder.pairs())
+        if plan.begin_with is not None:
+            begin_with(network, encoder.tokenizer, plan.begin_with)
+        self.network = network.to(self.device, torch.bfloat16)
         self.optimizer = Optimizer(self.network)
         self.step, self.seconds, self.tokens = 0, 0.0, 0
         self.loss = torch.compile(self.network.loss, dynamic=False) if plan.use_compiler else self.network.loss
@@ -64,6 +73,11 @@ class Run:
             return self.step / self.plan.steps
         return self.seconds / (60 * self.plan.minutes)
 
+    @property
+    def rate(self) -> float:
+        """The share of the full learning rates for the next step."""
+        return self.plan.first_rate * rate(self.step, self.done)
+
     def train(self) -> None:
         """Run to the end of the plan, from wherever the checkpoint left off."""
         saved = last = time.monotonic()
@@ -75,7 +89,7 @@ class Run:
             last, before = time.monotonic(), last
             self.seconds += min(last - before, LONGEST_STEP)
             if self.step % 25 == 0:
-                self._log({"loss": round(value, 4), "rate": round(rate(self.step, self.done), 4)})
+                self._log({"loss": round(value, 4), "rate": round(self.rate, 4)})
             if time.monotonic() - saved > 60 * self.plan.checkpoint_minutes:
                 self.save()
                 saved = time.monotonic()
@@ -114,7 +128,7 @@ class Run:
         place = self.device
         loss = self.loss(batch.tokens.to(place), batch.weights.to(place), batch.examples.to(place))
         loss.backward()
-        self.optimizer.step(rate(self.step, self.done))
+        self.optimizer.step(self.rate)
         self.step += 1
         self.tokens += int((batch.examples >= 0).sum())
         return float(loss.detach())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
@@ -15,6 +16,7 @@ from modelcompose.adapters.bundled.train.loop import Plan, Run
 from modelcompose.adapters.bundled.train.network import Network, to_transformers
 from modelcompose.adapters.bundled.train.optimizer import rate
 from modelcompose.adapters.bundled.train.render import render, unspelled
+from modelcompose.adapters.bundled.train.start import begin_with
 from modelcompose.adapters.bundled.train.tokenizer import build
 
 
@@ -74,6 +76,49 @@ def test_the_two_forms_of_a_word_are_alike_but_for_one_step_that_all_words_share
     torch.testing.assert_close(weight[bare], own[[a for a, _ in pairs]] + network.without_space)
     others = [token for token in range(len(weight)) if token not in bare]
     assert weight[others].equal(own[others])
+
+
+def small_network(text: str, hidden: int = 32) -> tuple[Network, Encoder]:
+    tokenizer = build([text] * 3, 400)
+    encoder = Encoder(tokenizer)
+    return Network(configuration(tokenizer, hidden=hidden, layers=2, inner=64, heads=2), encoder.pairs()), encoder
+
+
+def test_a_network_goes_on_from_a_model_with_other_words(tmp_path: Path) -> None:
+    first, encoder = small_network(" stones and Rivers")
+    with torch.no_grad():
+        first.without_space.normal_()
+    export(to_transformers(first), first.config, encoder.tokenizer, tmp_path)
+    second, encoder_now = small_network(" Rivers and stones and other birds")
+    begin_with(second, encoder_now.tokenizer, tmp_path)
+    text = " stones and Rivers"
+    before, now = (torch.tensor([each.tokenizer.encode(text).ids]) for each in (encoder, encoder_now))
+    assert not before.equal(now)
+    with torch.no_grad():
+        torch.testing.assert_close(second(now, now * 0), first(before, before * 0), rtol=0.05, atol=0.05)
+
+
+def test_a_word_that_was_known_in_one_form_begins_with_it_in_the_other(tmp_path: Path) -> None:
+    first, encoder = small_network(" stones and rivers")
+    with torch.no_grad():
+        first.without_space.normal_()
+    weights, vocabulary = to_transformers(first), encoder.tokenizer.get_vocab()
+    weights["model.embed_tokens.weight"][vocabulary["Ġrivers"]] = 0.0
+    export(weights, first.config, encoder.tokenizer, tmp_path)
+    known = (tmp_path / "tokenizer.json").read_text(encoding="utf-8").replace('"Ġrivers":', '"Ġforgotten":')
+    (tmp_path / "tokenizer.json").write_text(known, encoding="utf-8")
+    second, encoder_now = small_network(" stones and rivers")
+    begin_with(second, encoder_now.tokenizer, tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(second.matrix(), first.matrix(), rtol=0.05, atol=0.05)
+
+
+def test_a_network_does_not_go_on_from_a_model_of_other_sizes(tmp_path: Path) -> None:
+    first, encoder = small_network("a b c", hidden=64)
+    export(to_transformers(first), first.config, encoder.tokenizer, tmp_path)
+    second, encoder_now = small_network("a b c", hidden=32)
+    with pytest.raises(ValueError, match="2 layers of size 64"):
+        begin_with(second, encoder_now.tokenizer, tmp_path)
 
 
 def test_an_example_does_not_see_its_neighbour_in_the_row() -> None:
