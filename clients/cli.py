@@ -136,7 +136,10 @@ def up(  # noqa: PLR0913 (an option is a parameter)
     ] = None,
     compile: Annotated[
         bool | None,
-        typer.Option("--compile/--no-compile", help="Use torch.compile, or do not; decided here if left out."),
+        typer.Option(
+            "--compile/--no-compile",
+            help="Compile kernels for this CPU, or record CUDA graphs; done where it can be if left out.",
+        ),
     ] = None,
     no_preload: Annotated[bool, typer.Option("--no-preload", help="Load each model at its first request.")] = False,
     keep_alive: Annotated[

@@ -10,6 +10,8 @@ import pytest
 from tiny_models import byte_level_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
+LongModel = Callable[[str], Path]
+
 CONTEXT_LENGTH = 4096
 VOCABULARY = 340
 LLAMA_LIKE = {
@@ -55,7 +57,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="session")
-def long_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def long_model(tmp_path_factory: pytest.TempPathFactory) -> LongModel:
     """The folder of the model of a family, written on first use."""
     import torch
 

@@ -376,7 +376,7 @@ class BaseModelComponent(BaseComponent):
     compile: bool | None = Field(
         default=None,
         description="whether steps between products are compiled with this machine's C compiler (for bfloat16 on a "
-        "CPU, under Linux); done where it can be if left out",
+        "CPU, under Linux), or steps recorded as CUDA graphs on a GPU; done where it can be if left out",
     )
     preload: bool = Field(default=True, description="`false` loads the model at its first request")
     keep_alive: SecondsOrNever | None = Field(

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from .team import Team, threads
 _attend_with_sums: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 """What is under `scaled_dot_product_attention` on a CPU; gives each row's logarithm of its sum of exponentials too."""
 
+HAVE_LOWER_RIGHT = {"cuda"}
+"""Devices whose fast attention knows a piece that ends where its row ends; a mask that says so would make it slow."""
+
 
 class Means(NamedTuple):
     """What computes attention: so many threads (None: as it is); a team that of single tokens, or kernels of both."""
@@ -30,6 +33,22 @@ class Means(NamedTuple):
     threads: int | None = None
     team: Team | None = None
     kernels: Kernels | None = None
+
+
+class Attending(Protocol):
+    """Tokens of a batch, from place `start` to `end`, that attend in one operation.
+
+    All tensors are `[tokens, heads, size]`.
+    """
+
+    start: int
+    end: int
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Keep a layer's new keys and values, which are the whole batch's."""
+
+    def attend(self, layer: int, queries: Tensor, scaling: float | None, window: int | None, means: Means) -> Tensor:
+        """What the part's own `queries` attend to: their rows, or the last `window` tokens of them."""
 
 
 class Part:
@@ -94,7 +113,7 @@ class Part:
     def _slots(self) -> Tensor:
         """Where the next token of each row goes, head by head, in a layer's slab seen as one line of vectors."""
         heads = self.slab.keys.shape[2]
-        filled = torch.tensor(self.first, device=self.slab.keys.device)
+        filled = on_device(self.first, self.slab.keys.device)
         places = torch.arange(self._rows * heads, device=filled.device) * self.slab.length
         return (places.view(self._rows, heads) + filled[:, None]).flatten()
 
@@ -160,7 +179,11 @@ class Part:
         if self.count > 1 and self.first[0] == 0 and is_plain:
             return begin, None
         device = self.slab.keys.device
-        queries = torch.tensor(self.positions, device=device).view(self._rows, 1, self.count, 1)
+        if self.count > 1 and is_plain and device.type in HAVE_LOWER_RIGHT:
+            from torch.nn.attention.bias import causal_lower_right
+
+            return begin, causal_lower_right(self.count, self.length - begin)
+        queries = on_device(self.positions, device).view(self._rows, 1, self.count, 1)
         keys = torch.arange(begin, self.length, device=device)
         counts = keys <= queries
         if not is_plain and window is not None:
@@ -188,28 +211,39 @@ class Singles:
 
 
 class Batch:
-    """One step's tokens, with their positions, and the places of those whose logits are wanted.
+    """One step's tokens `[tokens]`, with their positions, and the places of those whose logits are wanted (None: all).
 
-    `means` are for attention. It has at least `size` tokens, the last ones of no meaning.
+    `means` are for attention. Tokens beyond those of the parts are of no meaning.
     """
 
     def __init__(
         self,
+        parts: Sequence[Attending],
+        token_ids: Tensor,
+        positions: Tensor,
+        wanted: Tensor | None = None,
+        means: Means | None = None,
+    ) -> None:
+        self.parts, self.token_ids, self.positions, self.wanted = parts, token_ids, positions, wanted
+        self._means = means or Means()
+        self._filler = len(token_ids) - parts[-1].end
+
+    @classmethod
+    def of(
+        cls,
         parts: Sequence[Part | Singles],
         token_ids: Sequence[int],
         wanted: Sequence[int],
         means: Means | None = None,
         size: int = 0,
         device: torch.device | None = None,
-    ) -> None:
-        positions = [position for part in parts for position in part.positions]
+    ) -> Batch:
+        """A batch of at least `size` tokens, on a device."""
         filler = [0] * (size - len(token_ids))
-        self.parts = parts
-        self._means = means or Means()
-        self._filler = len(filler)
-        self.token_ids = torch.tensor([*token_ids, *filler], device=device)
-        self.positions = torch.tensor([*positions, *filler], device=device)
-        self.wanted = None if len(wanted) == len(self) else torch.tensor(wanted, device=device)
+        positions = [position for part in parts for position in part.positions]
+        inputs = on_device([[*token_ids, *filler], [*positions, *filler]], device)
+        are_all = len(wanted) == len(inputs[0])
+        return cls(parts, inputs[0], inputs[1], None if are_all else on_device(wanted, device), means)
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -246,6 +280,16 @@ def attention(
         raise NotImplementedError("this model's attention does more than is known here")
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
     return batch.attend(module.layer_idx, query, key, value, scaling, sliding_window)[None], None
+
+
+def on_device(numbers: Sequence[Any], device: torch.device | None) -> Tensor:
+    """Whole numbers as a tensor; a GPU is not waited for."""
+    tensor = torch.tensor(numbers, dtype=torch.long)
+    if device is None or device.type == "cpu":
+        return tensor
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 UNKNOWN = ("softcap", "s_aux", "position_bias", "head_mask", "cu_seq_lens_q")

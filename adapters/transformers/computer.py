@@ -14,7 +14,8 @@ from ..errors import ConfigError
 from .batch import Batch, Means, Part, Singles
 from .compiler import NotCompiled
 from .forward import ModuleForward, Unfit, kv_shape
-from .in_rows import ROWS_SHARE, Forward, InRows
+from .graphs import CudaGraphs, Forward, Record, RecordedSteps
+from .in_rows import ROWS_SHARE, InRows
 from .in_turns import InTurns
 from .kernels import Kernels, compiled
 from .llama import LlamaForward, is_like_llama
@@ -38,21 +39,32 @@ LENGTHS = (40, 23)
 
 
 @torch.inference_mode()
-def computer_for(loaded: LoadedModel, settings: ModelSettings) -> Computer:
-    """In rows if the model can be computed so, else in turns; the log says which, and why."""
+def computer_for(loaded: LoadedModel, settings: ModelSettings, record: Record | None = None) -> Computer:
+    """In rows if the model can be computed so, else in turns; the log says which, and why.
+
+    `record` records steps; on a GPU they are recorded as CUDA graphs unless `settings.compile` is False.
+    """
+    if record is None and loaded.device.type == "cuda" and settings.compile is not False:
+        record = CudaGraphs(loaded.device)
     try:
-        return _in_rows(loaded, settings)
+        return _in_rows(loaded, settings, record)
     except Unfit as why:
         logger.info("%s answers one request after the other: %s", loaded.name, why)
         return InTurns(loaded)
 
 
-def _in_rows(loaded: LoadedModel, settings: ModelSettings) -> Computer:
+def _in_rows(loaded: LoadedModel, settings: ModelSettings, record: Record | None) -> Computer:
     shape = _shape(loaded)
     weights = loaded.model.num_parameters()
     prompts = _prompts(loaded)
     expected = [_own_logits(loaded, prompt) for prompt in prompts]
-    forward, kernels = _proven(loaded, shape, prompts, expected, _kernels(loaded, settings, shape))
+    known = _kernels(loaded, settings, shape) if record is None else None
+    forward, kernels = _proven(loaded, shape, prompts, expected, known)
+    recorded = None
+    if record is not None:
+        recorded = _recorded(loaded, shape, prompts, expected, forward, record)
+        if recorded is None and settings.compile:
+            raise ConfigError(f"compile is true, but steps of {loaded.name} cannot be recorded; set compile: false")
     memory = settings.kv_cache_memory
     if memory is None:
         memory = int(free_memory(loaded.device) * MEMORY_SHARES.get(loaded.device.type, MEMORY_SHARE))
@@ -61,7 +73,30 @@ def _in_rows(loaded: LoadedModel, settings: ModelSettings) -> Computer:
         raise ConfigError(
             f"{memory} bytes are too little for the KV cache of {loaded.name}; set kv_cache_memory to more"
         )
-    return InRows(forward, shape, memory, weights=weights, kernels=kernels)
+    return InRows(forward, shape, memory, weights=weights, kernels=kernels, recorded=recorded)
+
+
+def _recorded(
+    loaded: LoadedModel,
+    shape: KVShape,
+    prompts: list[list[int]],
+    expected: list[Tensor],
+    forward: Forward,
+    record: Record,
+) -> RecordedSteps | None:
+    """What records a forward's steps, if these then give the expected logits."""
+    tried = RecordedSteps(forward, shape.device, record, repeats=1)
+    try:
+        worst = _worst(forward, shape, prompts, expected, None, tried)
+    except Exception as error:  # whatever a model does that cannot be recorded
+        logger.info("steps of %s are not recorded: %s: %s", loaded.name, type(error).__name__, error)
+        return None
+    if not len(tried):  # it has said why
+        return None
+    if worst > TOLERANCES.get(loaded.dtype, 1e-1):
+        logger.info("steps of %s are not recorded, for their logits are off by %.1e then", loaded.name, worst)
+        return None
+    return RecordedSteps(forward, shape.device, record)
 
 
 def _kernels(loaded: LoadedModel, settings: ModelSettings, shape: KVShape) -> Kernels | None:
@@ -123,7 +158,12 @@ def _own_logits(loaded: LoadedModel, prompt: list[int]) -> Tensor:
 
 
 def _worst(
-    forward: Forward, shape: KVShape, prompts: list[list[int]], expected: list[Tensor], kernels: Kernels | None
+    forward: Forward,
+    shape: KVShape,
+    prompts: list[list[int]],
+    expected: list[Tensor],
+    kernels: Kernels | None,
+    recorded: RecordedSteps | None = None,
 ) -> float:
     """How far off the logits are: of prompts read in pieces, side by side, and then token by token in one slab."""
     memory, means = Memory(shape), Means(kernels=kernels)
@@ -133,7 +173,7 @@ def _worst(
     for begin, end in pairwise((0, 9, 10, 20)):
         parts = [Part(row.slab, [row], end - begin, at * (end - begin)) for at, row in enumerate(rows)]
         tokens = [token for prompt in prompts for token in prompt[begin:end]]
-        logits = forward(Batch(parts, tokens, range(len(tokens)), means, device=shape.device))
+        logits = forward(Batch.of(parts, tokens, range(len(tokens)), means, device=shape.device))
         for row, mine, own in zip(rows, got, logits.split(end - begin), strict=True):
             row.filled = end
             mine.append(own)
@@ -141,9 +181,11 @@ def _worst(
         rows = [row.copy_to(slabs.of(row.slab.length)) for row in rows]
     for position in range(20, min(map(len, prompts))):
         tokens = [prompt[position] for prompt in prompts]
-        part = Part(rows[0].slab, rows, 1, 0) if kernels is None else Singles(rows, 0, kernels)
-        logits = forward(Batch([part], tokens, range(len(rows)), means, device=shape.device))
-        for row, mine, own in zip(rows, got, logits.split(1), strict=True):
+        done = None if recorded is None else recorded(list(slabs), tokens)
+        if done is None:
+            part = Part(rows[0].slab, rows, 1, 0) if kernels is None else Singles(rows, 0, kernels)
+            done = forward(Batch.of([part], tokens, range(len(rows)), means, device=shape.device))
+        for row, mine, own in zip(rows, got, done.split(1), strict=True):
             row.filled += 1
             mine.append(own)
     return max(_apart(torch.cat(mine), own) for mine, own in zip(got, expected, strict=True))

@@ -39,7 +39,7 @@ from .prompt import EncodedPrompt, PromptBuilder
 from .rows import row_length
 from .sampling import Sampler, choose, with_defaults
 from .scheduler import Scheduler
-from .sequences import Computed, Request, Sequence
+from .sequences import Computed, Computer, Request, Sequence
 from .settings import ModelSettings
 
 logger = logging.getLogger(__name__)
@@ -57,16 +57,16 @@ class Engine:
     """Answers requests to one model, several at a time.
 
     `add` and `cancel` take effect at the next `step`, which returns what became of whom: `Accepted` or a `Failure`
-    first, then the answer's events, ending in `Usage` or a `Failure`.
+    first, then the answer's events, ending in `Usage` or a `Failure`. `computer` is the best one there is if left out.
     """
 
-    def __init__(self, loaded: LoadedModel, settings: ModelSettings) -> None:
+    def __init__(self, loaded: LoadedModel, settings: ModelSettings, computer: Computer | None = None) -> None:
         self._loaded = loaded
         self._prompts = PromptBuilder(loaded)
         self._grammars = GrammarCompiler(loaded)
         self._processors = ModelProcessors(loaded)
         self._starts = decoder_start(loaded) if loaded.is_encoder_decoder else []
-        self._computer = computer_for(loaded, settings)
+        self._computer = computer or computer_for(loaded, settings)
         self._threads = ThreadPoolExecutor(GRAMMAR_THREADS, thread_name_prefix="grammar")
         self._scheduler = Scheduler(
             settings.max_concurrent_count,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Sequence as Many
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .batch import Batch, Means, Part, Singles
+from .graphs import Forward, RecordedSteps
 from .kernels import Kernels
 from .linear import packs, rounded
 from .memory import KVShape, Memory
@@ -31,8 +31,6 @@ SMALL_READ = 2_000_000
 FREE_TOKENS = 85
 """Up to so many tokens a product takes as long as for one: as long as it takes to read the weights."""
 
-Forward = Callable[[Batch], Tensor]
-
 
 class Plan(NamedTuple):
     """A step's parts, the sequences that run in the order of their tokens, all tokens, and whose logits are wanted."""
@@ -44,16 +42,26 @@ class Plan(NamedTuple):
 
 
 class InRows:
-    """Computes sequences together; `memory` bytes are for their keys and values."""
+    """Computes sequences together; `memory` bytes are for their keys and values.
+
+    Kernels compute what lies between products, or else steps that only give running sequences a token are `recorded`.
+    """
 
     can_chunk = True
     can_repeat = True
 
     def __init__(
-        self, forward: Forward, shape: KVShape, memory: int, *, weights: int, kernels: Kernels | None = None
+        self,
+        forward: Forward,
+        shape: KVShape,
+        memory: int,
+        *,
+        weights: int,
+        kernels: Kernels | None = None,
+        recorded: RecordedSteps | None = None,
     ) -> None:
         self.memory_tokens = int(memory * ROWS_SHARE) // shape.token_bytes
-        self.forward, self.kernels = forward, kernels
+        self.forward, self.kernels, self.recorded = forward, kernels, recorded
         self._shape = shape
         self.memory = Memory(shape, self.memory_tokens)
         self._slabs = Slabs(self.memory)
@@ -89,15 +97,21 @@ class InRows:
             if row.filled == row.slab.length:
                 self._move(sequence, row)
         plan = self._plan(running, pieces)
+        logits = None
+        if self.recorded is not None and not pieces:
+            logits = self.recorded(list(self._slabs), plan.token_ids)
+        return self._moved_on(plan, pieces, self._computed(plan) if logits is None else logits)
+
+    def _computed(self, plan: Plan) -> Tensor:
+        """The logits that are wanted."""
         read = sum(part.attended for part in plan.parts) * self._shape.token_bytes / self._shape.layers
         means = self._means_for_much if read > SMALL_READ else self._means
         count = len(plan.token_ids)
         size = rounded(count) if self._rounds else count
-        batch = Batch(plan.parts, plan.token_ids, plan.wanted or [count - 1], means, size, self._shape.device)
+        batch = Batch.of(plan.parts, plan.token_ids, plan.wanted or [count - 1], means, size, self._shape.device)
         product = self._weights / (4 * self._shape.layers + 1) * max(len(batch), FREE_TOKENS)
         torch.set_num_threads(self._threads if product > SMALL_PRODUCT else 1)
-        logits = self.forward(batch)
-        return self._moved_on(plan, pieces, logits)
+        return self.forward(batch)
 
     def repeat(self, sequence: Sequence) -> None:
         self._row(sequence).filled -= 1

@@ -15,8 +15,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     What one engine may use, for which None leaves the choice to the engine: `max_concurrent_count` sequences are in the
     batch, the KV cache takes `kv_cache_memory` bytes at most, a step reads `max_batch_tokens` prompt tokens at most.
-    `compile` True or False says whether steps between products are compiled by this machine's C compiler; None: where
-    that can be done.
+    `compile` True or False says whether steps between products are compiled by this machine's C compiler, or on a GPU
+    steps are recorded as CUDA graphs; None: where that can be done.
 
     How long there is an engine: without `preload` it is started by the first request. After `keep_alive` seconds
     without a request it is ended, and the next request starts it again; None is never. Of requests beyond
