@@ -9,7 +9,7 @@
 #include <immintrin.h>
 #endif
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
-#define HAS_TILES
+#define HAS_TILES /* the processor multiplies matrices */
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -215,20 +215,22 @@ void attend(const bf16 *queries, int64_t stride, const struct row *to, int64_t r
     }
 }
 
-/* Attention of a piece of one row's prompt, on tiles of matrix units.
+/* Attention of a piece of one row's prompt, with AVX-512's products of pairs or, where there are such, matrix units.
 
    Scores are computed transposed, a row a key and a column a query: each query has a place in a vector then, the highest
-   score and the sum need no way across, and keys are read as they lie. What the units multiply with (`PAIRS`) has the
-   numbers of two rows side by side. */
+   score and the sum need no way across, and keys are read as they lie. What is multiplied with (`pairs`, `likely`) has
+   the numbers of two rows side by side. */
 
-#define QUERIES 32 /* at a time: two tiles */
+#define QUERIES 32 /* at a time: two vectors, or two tiles */
 #define KEYS 256   /* at a time */
 #define LOWEST -1e30f
 
 /* Whether attend_piece can be used. */
 int can_attend_pieces(void) {
-#ifdef HAS_TILES
+#if defined(HAS_TILES)
     return syscall(SYS_arch_prctl, 0x1023, 18) == 0; /* ARCH_REQ_XCOMP_PERM, XTILEDATA */
+#elif defined(__AVX512BF16__)
+    return 1;
 #else
     return 0;
 #endif
@@ -240,6 +242,25 @@ struct tiles { /* Intel's manual: 8 tiles of 16 rows of 64 bytes */
     uint16_t row_bytes[16];
     uint8_t rows[16];
 };
+
+/* Set this thread's tiles up; how they were before. */
+static struct tiles set_up_tiles(void) {
+    struct tiles before, ours = {.palette = 1};
+    for (int tile = 0; tile < 8; tile++) {
+        ours.row_bytes[tile] = 64;
+        ours.rows[tile] = 16;
+    }
+    _tile_storeconfig(&before);
+    _tile_loadconfig(&ours);
+    return before;
+}
+
+static void put_back(const struct tiles *before) {
+    if (before->palette)
+        _tile_loadconfig(before);
+    else
+        _tile_release();
+}
 
 /* c [32, QUERIES] = (c where `adds`) + a [32, 32 * steps], whose rows are `a_bytes` apart, times b, in pairs. */
 static void multiply(const bf16 *a, int64_t a_bytes, const bf16 *b, int64_t steps, float *c, int adds) {
@@ -270,6 +291,40 @@ static void multiply(const bf16 *a, int64_t a_bytes, const bf16 *b, int64_t step
     _tile_stored(2, c + 16 * QUERIES, row);
     _tile_stored(3, c + 16 * QUERIES + 16, row);
 }
+#endif
+
+#ifdef __AVX512BF16__
+#ifndef HAS_TILES
+#define ROWS 8 /* of c at a time, which fill half of the registers */
+
+/* As above. */
+static void multiply(const bf16 *a, int64_t a_bytes, const bf16 *b, int64_t steps, float *c, int adds) {
+    for (int row = 0; row < 32; row += ROWS) {
+        const char *from = (const char *)a + row * a_bytes;
+        __m512 sums[ROWS][2];
+#pragma GCC unroll 8
+        for (int n = 0; n < ROWS; n++)
+            for (int half = 0; half < 2; half++)
+                sums[n][half] = adds ? _mm512_loadu_ps(c + (row + n) * QUERIES + 16 * half) : _mm512_setzero_ps();
+        for (int64_t pair = 0; pair < 16 * steps; pair++) {
+            __m512bh low = (__m512bh)_mm512_loadu_si512(b + pair * 2 * QUERIES);
+            __m512bh high = (__m512bh)_mm512_loadu_si512(b + pair * 2 * QUERIES + 32);
+#pragma GCC unroll 8
+            for (int n = 0; n < ROWS; n++) {
+                int32_t two;
+                memcpy(&two, from + n * a_bytes + pair * sizeof two, sizeof two);
+                __m512bh all = (__m512bh)_mm512_set1_epi32(two);
+                sums[n][0] = _mm512_dpbf16_ps(sums[n][0], all, low);
+                sums[n][1] = _mm512_dpbf16_ps(sums[n][1], all, high);
+            }
+        }
+#pragma GCC unroll 8
+        for (int n = 0; n < ROWS; n++)
+            for (int half = 0; half < 2; half++)
+                _mm512_storeu_ps(c + (row + n) * QUERIES + 16 * half, sums[n][half]);
+    }
+}
+#endif
 
 /* 2^x: four terms of the series of 2^r for |r| <= 1/2, right to 1e-4; for what is rounded to bfloat16. */
 static inline __m512 power_of_two(__m512 x) {
@@ -388,13 +443,9 @@ void attend_piece(const bf16 *queries, int64_t stride, const bf16 *keys, const b
     int64_t end = position + tokens, padded = (end + 31) / 32 * 32, blocks = (tokens + QUERIES - 1) / QUERIES;
 #pragma omp parallel num_threads(threads)
     {
-        struct tiles before, ours = {.palette = 1};
-        for (int tile = 0; tile < 8; tile++) {
-            ours.row_bytes[tile] = 64;
-            ours.rows[tile] = 16;
-        }
-        _tile_storeconfig(&before);
-        _tile_loadconfig(&ours);
+#ifdef HAS_TILES
+        struct tiles before = set_up_tiles();
+#endif
 #pragma omp for schedule(static)
         for (int64_t block = 0; block < kv_heads * (padded / 32); block++) {
             int64_t head = block / (padded / 32), at = block % (padded / 32) * 32;
@@ -410,10 +461,9 @@ void attend_piece(const bf16 *queries, int64_t stride, const bf16 *keys, const b
                          keys + kv * length * size, turned + kv * size * length, length, size, window, scaling,
                          out + (first * heads + head) * size, heads * size);
         }
-        if (before.palette)
-            _tile_loadconfig(&before);
-        else
-            _tile_release();
+#ifdef HAS_TILES
+        put_back(&before);
+#endif
     }
 }
 #endif

@@ -72,9 +72,9 @@ class Kernels:
         # So that the library finds PyTorch's OpenMP, and both have the same threads.
         ctypes.CDLL(str(openmp()), mode=ctypes.RTLD_GLOBAL)
         self._library = ctypes.CDLL(str(path))
-        self._has_tiles = bool(self._library.can_attend_pieces())
+        self._has_pieces = bool(self._library.can_attend_pieces())
         for name, arguments in _ARGUMENTS.items():
-            if self._has_tiles or name != "attend_piece":
+            if self._has_pieces or name != "attend_piece":
                 function = getattr(self._library, name)
                 function.argtypes, function.restype = arguments, None
 
@@ -139,8 +139,8 @@ class Kernels:
         return attended
 
     def can_attend_pieces(self, size: int) -> bool:
-        """Whether this processor has matrix units for `attended_piece` with vectors of that size."""
-        return self._has_tiles and size % 32 == 0
+        """Whether this processor has the instructions for `attended_piece` with vectors of that size."""
+        return self._has_pieces and size % 32 == 0
 
     def attended_piece(
         self, queries: Tensor, keys: Tensor, values: Tensor, first: int, scaling: float | None, window: int | None

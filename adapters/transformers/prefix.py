@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -81,13 +82,21 @@ def _blocks(tokens: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 class PrefixCache:
-    """The keys and values of known beginnings, `[blocks, layers, heads, tokens, size]`, in so many bytes."""
+    """The keys and values of known beginnings, `[blocks, layers, heads, tokens, size]`, in so many bytes.
+
+    All of a block lies together, so that few new blocks are few new pages.
+    """
 
     def __init__(self, memory: Memory, size: int) -> None:
-        count = size // (memory.shape.token_bytes * BLOCK)
+        shape = memory.shape
+        count = size // (shape.token_bytes * BLOCK)
         self._blocks = PrefixBlocks(count)
-        room = memory.take(count, BLOCK)
-        self._keys, self._values = room.keys.transpose(0, 1), room.values.transpose(0, 1)
+        line = (shape.layers, shape.heads, BLOCK)
+        sizes = [math.prod(line) * size for size in (shape.key_size, shape.value_size)]
+        room = memory.take(count, BLOCK).buffer.view(shape.dtype).view(count, sum(sizes))
+        keys, values = room.split(sizes, 1)
+        self._keys = keys.unflatten(1, (*line, shape.key_size))
+        self._values = values.unflatten(1, (*line, shape.value_size))
 
     @property
     def tokens(self) -> int:

@@ -142,7 +142,7 @@ def test_attention_of_a_piece_is_that_of_float32(
     kernels: Kernels, first: int, tokens: int, heads: int, kv_heads: int, size: int, window: int | None
 ) -> None:
     if not kernels.can_attend_pieces(size):
-        pytest.skip("this processor has no matrix units for bfloat16")
+        pytest.skip("this processor multiplies no pairs of bfloat16")
     keys, values = random(kv_heads, 1024, size), random(1, kv_heads, 1024, size)[0]
     keys[:, first + tokens :], values[:, first + tokens :] = float("nan"), float("nan")
     queries = random(tokens, heads + 2, size)[:, :heads]
@@ -197,7 +197,7 @@ def test_kernels_that_give_other_numbers_are_not_used(
     step: str, kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if step == "attended_piece" and not kernels.can_attend_pieces(64):
-        pytest.skip("this processor has no matrix units for bfloat16")
+        pytest.skip("this processor multiplies no pairs of bfloat16")
     right = getattr(Kernels, step)
 
     def wrong(self: Kernels, states: Tensor, *others: object) -> object:
