@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from .kernels import Kernels
 from .rows import Row, Slab
 from .team import Team, threads
+from .tensors import on_device
 
 _attend_with_sums: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 """What is under `scaled_dot_product_attention` on a CPU; gives each row's logarithm of its sum of exponentials too."""
@@ -280,16 +281,6 @@ def attention(
         raise NotImplementedError("this model's attention does more than is known here")
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
     return batch.attend(module.layer_idx, query, key, value, scaling, sliding_window)[None], None
-
-
-def on_device(numbers: Sequence[Any], device: torch.device | None) -> Tensor:
-    """Whole numbers as a tensor; a GPU is not waited for."""
-    tensor = torch.tensor(numbers, dtype=torch.long)
-    if device is None or device.type == "cpu":
-        return tensor
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 UNKNOWN = ("softcap", "s_aux", "position_bias", "head_mask", "cu_seq_lens_q")

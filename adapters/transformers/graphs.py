@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batch import Batch, Means, on_device
+from .batch import Batch, Means
 from .rows import Slab
+from .tensors import on_device
 
 logger = logging.getLogger(__name__)
 

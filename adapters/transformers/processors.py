@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import torch
 
+from .adjusting import LogitsProcessor
 from .load import LoadedModel
-from .sampling import LogitsProcessor
 
 
 class ModelProcessors:

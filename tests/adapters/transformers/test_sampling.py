@@ -18,7 +18,9 @@ from transformers.generation.logits_process import (
 
 from modelcompose.adapters.base import Sampling
 from modelcompose.adapters.errors import ComposeError
-from modelcompose.adapters.transformers.sampling import Draw, Sampler, filtered, with_defaults
+from modelcompose.adapters.transformers.adjusting import adjust
+from modelcompose.adapters.transformers.drawing import Draw, choices
+from modelcompose.adapters.transformers.sampling import Sampler, with_defaults
 from modelcompose.adapters.transformers.sampling import choose as choose_all
 
 GREEDY = 0.0
@@ -83,10 +85,12 @@ def test_filters_keep_what_transformers_keeps(top_p: float, top_k: int, min_p: f
     scores = logits[None].clone()
     for warper in warpers:
         scores = warper(None, scores)
-    [ids], [probabilities] = filtered(logits[None], [draw(top_k, top_p, min_p)])
-    assert set(ids[probabilities > 0].tolist()) == set(scores[0].isfinite().nonzero()[:, 0].tolist())
-    expected = scores[0].softmax(-1)[ids]
-    torch.testing.assert_close(probabilities / probabilities.sum(), expected)
+    [choice] = choices(logits[None], [draw(top_k, top_p, min_p)])
+    probabilities = torch.zeros(len(logits))
+    ids = torch.arange(len(logits)) if choice.ids is None else choice.ids[0]
+    probabilities[ids] = choice.probabilities[0]
+    assert probabilities.nonzero().tolist() == scores[0].isfinite().nonzero().tolist()
+    torch.testing.assert_close(probabilities / probabilities.sum(), scores[0].softmax(-1))
 
 
 def test_min_p_alone_keeps_all_that_are_likely_enough() -> None:
@@ -125,8 +129,9 @@ def test_repetition_penalty_is_transformers_and_counts_the_prompt() -> None:
     logits, seen = random_logits(20), [3, 4, 5]
     penalise: Any = RepetitionPenaltyLogitsProcessor(1.7)
     penalised = penalise(torch.tensor([seen]), logits[None].clone())[0]
-    ours = Sampler(Sampling(temperature=GREEDY, repetition_penalty=1.7), seen).adjusted(logits.clone())
-    torch.testing.assert_close(ours, penalised)
+    ours = logits[None].clone()
+    assert adjust(ours, [Sampler(Sampling(temperature=GREEDY, repetition_penalty=1.7), seen)]) == {}
+    torch.testing.assert_close(ours[0], penalised)
 
 
 def test_repetition_penalty_counts_what_was_generated() -> None:
@@ -155,6 +160,43 @@ def test_min_tokens_gives_way_where_only_an_end_is_possible(temperature: float) 
 def test_no_token_is_drawn_where_there_are_no_probabilities(logits: Tensor, fields: dict[str, Any]) -> None:
     with pytest.raises(ComposeError, match="no probabilities"):
         choose(logits, [1, 2], temperature=1.0, **fields)
+
+
+def test_rows_together_are_chosen_as_each_alone() -> None:
+    every: list[dict[str, Any]] = [
+        {},
+        {"temperature": 0.9},
+        {"temperature": 1.3, "top_p": 0.8},
+        {"temperature": 1.0, "top_k": 300, "min_p": 0.01},
+        {"repetition_penalty": 1.8},
+        {"frequency_penalty": 0.7, "presence_penalty": -0.3},
+        {"temperature": 1.0, "repetition_penalty": 1.2, "presence_penalty": 1.0, "logit_bias": {5: 2.0, 9: -100}},
+        {"min_tokens": 8, "stop_token_ids": (2, 3)},
+        {"logit_bias": {4: 3.5}, "min_tokens": 3, "temperature": 0.5},
+    ]
+    logits = torch.randn(30, len(every), 40, generator=torch.Generator().manual_seed(0)) * 2
+
+    def said(rows: list[int]) -> list[list[int]]:
+        tokens = [[7, 7, 8] for _ in rows]
+        samplers = [
+            Sampler(Sampling(**{"temperature": GREEDY, "seed": row, **every[row]}), own, eos_token_ids=frozenset({0}))
+            for row, own in zip(rows, tokens, strict=True)
+        ]
+        for step in logits:
+            for own, sampler, token in zip(tokens, samplers, choose_all(step[rows], samplers), strict=True):
+                assert isinstance(token, int)
+                own.append(token)
+                sampler.note(token)
+        return tokens
+
+    everyone = list(range(len(every)))
+    assert said(everyone) == [said([row])[0] for row in everyone]
+
+
+def test_a_long_answer_is_penalised_token_by_token() -> None:
+    logits, tokens = random_logits(400), [1, 2]
+    said = choose(logits, tokens, times=150, presence_penalty=100.0)
+    assert said == logits.argsort(descending=True)[:150].tolist()
 
 
 def test_logits_are_left_as_they_were() -> None:
