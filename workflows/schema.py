@@ -356,7 +356,9 @@ class BaseModelComponent(BaseComponent):
         default=None,
         description="seconds such a server may be silent; if left out, no limit until its answer begins, then 300",
     )
-    device: Annotated[str, AfterValidator(_device)] = Field(default="auto", description=DEVICES)
+    device: Annotated[str, AfterValidator(_device)] = Field(
+        default="auto", description=f"{DEVICES}; auto and cuda take several GPUs where a model needs them"
+    )
     precision: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         default="auto", description="the numbers to compute with"
     )

@@ -103,6 +103,8 @@ def _check(loaded: LoadedModel, config: PreTrainedConfig) -> None:
     """Raise Unfit where something is known to depend on more than a token's own row."""
     if loaded.is_encoder_decoder:
         raise Unfit("it has an encoder")
+    if len(set(getattr(loaded.model, "hf_device_map", {}).values())) > 1:
+        raise Unfit("it lies on several devices")
     if not getattr(loaded.model, "_supports_attention_backend", False):
         raise Unfit("its attention is its own")
     if other := set(getattr(config, "layer_types", None) or ()) - LAYERS:

@@ -31,9 +31,10 @@ from .detokenize import Vocabulary
 from .hub import ModelFiles, Report, explained, local_folder
 from .limits import context_length
 from .placement import (
-    check_memory,
     choose_device,
     choose_dtype,
+    on_one,
+    place,
     read_headers,
     size_in_memory,
     stored_dtype,
@@ -95,14 +96,15 @@ def load(settings: ModelSettings, report: Report) -> LoadedModel:
         name=settings.name,
         model=model,
         tokenizer=tokenizer,
-        device=device,
+        device=model.device,
         dtype=model.dtype,
         context_length=length,
         eos_token_ids=_eos_token_ids(model, tokenizer),
         defaults=_defaults(model.generation_config, is_encoder_decoder=bool(config.is_encoder_decoder)),
         is_encoder_decoder=bool(config.is_encoder_decoder),
     )
-    logger.info("%s on %s as %s, context of %d tokens", type(model).__name__, device, str(model.dtype)[6:], length)
+    kind, dtype = type(model).__name__, str(model.dtype)[6:]
+    logger.info("%s on %s as %s, context of %d tokens", kind, model.device, dtype, length)
     return loaded
 
 
@@ -115,9 +117,10 @@ def _model(
     stored = stored_dtype(headers) or _dtype_of(config) or torch.float32
     dtype = choose_dtype(settings.precision, stored, device)
     with turn_to_load(report):
+        where = on_one(device)
         if quantization is None:
             needed = size_in_memory(headers, dtype) or sum(path.stat().st_size for path in weights)
-            check_memory(settings, needed, device, dtype)
+            where = place(settings, needed, device, dtype)
         automatic = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         report(ModelState("loading", f"loading the weights of {settings.source}", 0.0))
         with _weights_progress(settings, report):
@@ -125,7 +128,7 @@ def _model(
                 files.folder,
                 config=config,
                 dtype=dtype,
-                device_map=None if device.type == "cpu" else {"": device},
+                **where,
                 quantization_config=quantization,
                 trust_remote_code=settings.trust_remote_code,
                 use_safetensors=bool(headers),

@@ -7,7 +7,7 @@ import logging
 import os
 import struct
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +31,8 @@ NATIVE_BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16", "arm_bf16", "sve_bf16")
 CGROUP = Path("/sys/fs/cgroup")
 # What loading and a first small KV cache take beside the weights.
 OVERHEAD = 1.05
+# Of what is free on each GPU, for the weights of a model that is spread over several.
+SPREAD_SHARE = 0.8
 GIGABYTE = 1e9
 
 Header = dict[str, Any]
@@ -136,9 +138,47 @@ def _count(tensor: dict[str, Any]) -> int:
     return count
 
 
-def check_memory(settings: ModelSettings, needed: int, device: torch.device, dtype: torch.dtype) -> None:
-    """Raise OutOfMemory if `needed` bytes of weights do not fit into what is free."""
-    free = free_memory(device)
+def place(settings: ModelSettings, needed: int, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Where `from_pretrained` is to put `needed` bytes of weights, as its arguments: on the device, or several GPUs.
+
+    Raises OutOfMemory if they do not fit into what is free.
+    """
+    if device.type != "cuda" or settings.device == str(device):
+        check_memory(settings, needed, device, dtype, free_memory(device))
+        return on_one(device)
+    free = [free_memory(torch.device("cuda", index)) for index in range(torch.cuda.device_count())]
+    chosen = gpus_for(needed * OVERHEAD, free)
+    if len(chosen) < 2:
+        best = torch.device("cuda", chosen[0] if chosen else free.index(max(free)))
+        check_memory(settings, needed, best, dtype, free[best.index])
+        return on_one(best)
+    logger.info("%s is spread over the GPUs %s", settings.name, ", ".join(map(str, chosen)))
+    return {"device_map": "auto", "max_memory": {index: int(free[index] * SPREAD_SHARE) for index in chosen}}
+
+
+def on_one(device: torch.device) -> dict[str, Any]:
+    """The arguments of `from_pretrained` for one device."""
+    return {"device_map": None if device.type == "cpu" else {"": device}}
+
+
+def gpus_for(needed: float, free: Sequence[int]) -> list[int]:
+    """The GPUs for so many bytes of weights, where so many are free: the first one, another, or else several; or none.
+
+    Of several each gives a share only: layers go to one as a whole, and what is computed needs memory, too.
+    """
+    by_room = sorted(range(len(free)), key=lambda index: -free[index])
+    if needed <= free[0]:
+        return [0]
+    if needed <= free[by_room[0]]:
+        return by_room[:1]
+    for count in range(2, len(free) + 1):
+        if needed <= SPREAD_SHARE * sum(free[index] for index in by_room[:count]):
+            return sorted(by_room[:count])
+    return []
+
+
+def check_memory(settings: ModelSettings, needed: int, device: torch.device, dtype: torch.dtype, free: int) -> None:
+    """Raise OutOfMemory if `needed` bytes of weights do not fit into what is `free`."""
     if needed * OVERHEAD <= free:
         return
     ways = ["a smaller model", "a quantized one"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import threading
@@ -12,15 +13,19 @@ from typing import Any
 
 import pytest
 import torch
+from engines import answer, engine_of, loaded, text_request
+from long_models import LongModel
 from tiny_models import CONTEXT_LENGTH, TinyModel
-from transformers import LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from modelcompose.adapters.base import ModelState
 from modelcompose.adapters.errors import ConfigError, ModelUnavailable
 from modelcompose.adapters.transformers import placement
+from modelcompose.adapters.transformers.computer import computer_for
+from modelcompose.adapters.transformers.in_turns import InTurns
 from modelcompose.adapters.transformers.limits import own_context_length
 from modelcompose.adapters.transformers.load import LoadedModel, load
-from modelcompose.adapters.transformers.placement import choose_device, choose_dtype, turn_to_load
+from modelcompose.adapters.transformers.placement import choose_device, choose_dtype, gpus_for, turn_to_load
 from modelcompose.adapters.transformers.settings import ModelSettings
 
 
@@ -351,3 +356,35 @@ def test_two_models_do_not_count_on_the_same_memory() -> None:
     other.join(10)
     assert entered.is_set()
     assert [state.detail for state in told] == ["waiting until another model is loaded"]
+
+
+@pytest.mark.parametrize(
+    ("needed", "free", "chosen"),
+    [
+        (10, [12], [0]),
+        (10, [12, 80], [0]),
+        (10, [8, 9, 12, 11], [2]),
+        (10, [9], []),
+        (10, [9, 2, 8], [0, 2]),
+        (20, [9, 9, 9, 9], [0, 1, 2]),
+        (29, [9, 9, 9, 9], []),
+    ],
+)
+def test_the_fewest_gpus_that_have_room_are_taken(needed: int, free: list[int], chosen: list[int]) -> None:
+    assert gpus_for(needed, free) == chosen
+
+
+async def test_a_model_that_lies_on_several_devices_answers_the_same(long_model: LongModel, tmp_path: Path) -> None:
+    folder = long_model("llama")
+    places = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.norm": "disk"}
+    spread = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        device_map=places | {"model.rotary_emb": "cpu", "lm_head": "cpu"},
+        offload_folder=str(tmp_path),
+    )
+    model = dataclasses.replace(loaded(folder), model=spread)
+    assert isinstance(computer_for(model, ModelSettings(name="m", source="")), InTurns)
+    engine = engine_of(model)
+    both = [await answer(each, text_request(max_tokens=20)) for each in (engine, engine_of(loaded(folder)))]
+    assert both[0].choices[0].text == both[1].choices[0].text
