@@ -85,8 +85,9 @@ class Engine:
         return not self._requests and not self._outcomes
 
     def rest(self) -> None:
-        """Give memory back that is kept for the next step; that one will take longer."""
+        """Use the time: give memory back that is kept for the next step, and get ready for a first grammar."""
         self._computer.rest()
+        self._grammars.get_ready()
         give_freed_memory_back()
 
     @property

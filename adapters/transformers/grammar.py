@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ from .response_formats import Thinking, ToolSyntax
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
     from llguidance._lib import JsonCompileOptions
+
+logger = logging.getLogger(__name__)
 
 # Models that may write any amount of white space between two JSON tokens are prone to never stop doing so.
 JSON_OPTIONS: JsonCompileOptions = {"whitespace_pattern": r" |\n[ \t]{0,24}"}
@@ -142,6 +145,13 @@ class GrammarCompiler:
         self._loaded = loaded
         self._tokenizer: LLTokenizer | None = None
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+
+    def get_ready(self) -> None:
+        """Take the tokenizer in already, if that can be done, so that the first grammar holds nobody up."""
+        try:
+            self._taken_in("")
+        except Exception:  # a request that needs it is told
+            logger.debug("the tokenizer of %s cannot be constrained", self._loaded.name, exc_info=True)
 
     def for_request(self, request: GenerationRequest, prompt: EncodedPrompt) -> Matcher | None:
         """The matcher of one choice of a request, None if it may say anything; raises InvalidRequest."""

@@ -429,6 +429,19 @@ def test_memory_is_kept_for_the_next_answer_until_the_engine_rests(engine: Engin
     assert run(engine)[1][-1] == first[1][-1]
 
 
+async def test_an_engine_that_has_rested_is_ready_for_a_grammar(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.rest()
+
+    def too_late(*_: object, **__: object) -> None:
+        raise AssertionError("the tokenizer is taken in while somebody waits")
+
+    monkeypatch.setattr("llguidance.hf.from_tokenizer", too_late)
+    completion = await answer(engine, text_request(constraint=RegexConstraint("ab+c"), ignore_eos=False))
+    assert text(completion).startswith("ab")
+
+
 def test_no_memory_for_a_copy_of_the_cache_is_out_of_memory_too(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
