@@ -419,7 +419,7 @@ MIXTURE: tuple[tuple[float, Maker], ...] = (
     (0.10, make_tone),
     (0.04, make_role),
     (0.10, make_text),
-    (0.12, make_drill),
+    (0.30, make_drill),
     (0.10, make_arithmetic),
     (0.05, make_recall),
     (0.03, make_unknown),

@@ -116,7 +116,7 @@ def spell(random: Random, known: tuple[str, ...] = ()) -> Exchange:
 def drill(random: Random, known: tuple[str, ...] = ()) -> Exchange:
     """Many words of the vocabulary to upper-case or to reverse one by one, since their letters are learned by heart."""
     chosen = [
-        random.choice(known if known and random.random() < 0.7 else words.COMMON) for _ in range(random.randint(4, 14))
+        random.choice(known if known and random.random() < 0.85 else words.COMMON) for _ in range(random.randint(4, 20))
     ]
     if random.random() < 0.5:
         return exchange(_asked(random, UPPER[:10], " ".join(chosen)), spelled(" ".join(chosen).upper()))
