@@ -1,4 +1,4 @@
-"""How many tokens of prompts a step may read, so that running answers do not stall."""
+"""How many tokens of prompts a step may read, so that running answers do not stall, and prompts are not starved."""
 
 from __future__ import annotations
 
@@ -7,30 +7,40 @@ import torch
 LONGEST_WAIT = 0.12
 """Seconds that a step may take for prompts while answers are running; people and clients notice twice as much."""
 
+LONGEST_OF_STEPS = 2.5
+"""Where steps without prompts are slow, one that reads prompts may take so many times as long."""
+
 MOST = {"cpu": 2048, "mps": 2048}
 FIRST = {"cpu": 128, "mps": 256}
 LEAST = 16
 
 
 class Pace:
-    """Learns from the steps done how long a prompt's token takes."""
+    """Learns from the steps done how long a token takes, and a step that only gives running answers theirs."""
 
     def __init__(self, device: torch.device, fixed: int | None) -> None:
         self._fixed = fixed
         self._most = MOST.get(device.type, 8192)
-        self._while_running = float(FIRST.get(device.type, 2048))
+        self._token_seconds = LONGEST_WAIT / FIRST.get(device.type, 2048)
+        self._step_seconds = 0.0
 
     def budget(self, running: int) -> int:
         """Prompt tokens for the next step, while so many answers are running."""
         if self._fixed is not None:
             return self._fixed
-        return max(LEAST, int(self._while_running)) if running else self._most
+        if not running:
+            return self._most
+        # A step of many answers that has not been seen yet takes what their tokens would take in a prompt, or longer.
+        alone = max(self._step_seconds, running * self._token_seconds)
+        left = max(LONGEST_WAIT, LONGEST_OF_STEPS * alone) - alone
+        return min(self._most, max(LEAST, int(left / self._token_seconds)))
 
     def note(self, running: int, tokens: int, seconds: float) -> None:
-        """A step that read so many tokens of prompts took so long."""
-        if tokens < LEAST:
-            return
-        possible = tokens * LONGEST_WAIT / seconds
-        # Quickly to less, slowly to more: a single step may have been short by chance.
-        weight = 0.5 if possible < self._while_running else 0.2
-        self._while_running += weight * (min(possible, self._most) - self._while_running)
+        """A step with so many answers that read so many tokens of prompts took so long."""
+        if not tokens:
+            self._step_seconds += 0.5 * (seconds - self._step_seconds)
+        elif tokens >= LEAST:
+            taken = seconds / (tokens + running)
+            # Quickly to more, slowly to less: a single step may have been short by chance.
+            weight = 0.5 if taken > self._token_seconds else 0.2
+            self._token_seconds += weight * (taken - self._token_seconds)
