@@ -1,43 +1,32 @@
 """The loop's inside: requests in, one step at a time, events out. No sockets, no processes.
 
 A step gives every running sequence one token and reads some tokens of new prompts, all in one forward where the model
-allows it. `in_rows.py` or `in_turns.py` computes, `sampling.py` chooses, `output.py` makes events of it,
-`scheduler.py` says whose turn it is.
+allows it. `intake.py` makes sequences of requests, `scheduler.py` says whose turn it is, `in_rows.py` or `in_turns.py`
+computes, `sampling.py` chooses, `output.py` makes events of it.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..base import GenerationRequest, ModelCounters, Sampling
-from ..errors import (
-    ComposeError,
-    ContextLengthExceeded,
-    InvalidRequest,
-    ModelUnavailable,
-    UnsupportedParameter,
-)
+from ..base import GenerationRequest, ModelCounters
+from ..errors import ComposeError, InvalidRequest, ModelUnavailable
 from ..events import Accepted, Event, FinishReason, Usage
-from .ahead import MaskAhead
 from .computer import computer_for
-from .grammar import GrammarCompiler
-from .in_turns import decoder_start
+from .intake import Intake
 from .load import LoadedModel
 from .memory import give_freed_memory_back
 from .messages import Failure, Outcome
-from .output import ChoiceOutput, Logprob
+from .output import Logprob
 from .pace import Pace
 from .placement import is_out_of_memory
-from .processors import ModelProcessors
-from .prompt import EncodedPrompt, PromptBuilder
 from .rows import row_length
-from .sampling import Sampler, choose, with_defaults
+from .sampling import choose
 from .scheduler import Scheduler
 from .sequences import Computed, Computer, Request, Sequence
 from .settings import ModelSettings
@@ -50,8 +39,6 @@ MASK_PATIENCE = 0.01
 IDLE_PATIENCE = 0.2
 """Seconds that it waits where there is no other sequence."""
 
-GRAMMAR_THREADS = 2
-
 
 class Engine:
     """Answers requests to one model, several at a time.
@@ -62,12 +49,7 @@ class Engine:
 
     def __init__(self, loaded: LoadedModel, settings: ModelSettings, computer: Computer | None = None) -> None:
         self._loaded = loaded
-        self._prompts = PromptBuilder(loaded)
-        self._grammars = GrammarCompiler(loaded)
-        self._processors = ModelProcessors(loaded)
-        self._starts = decoder_start(loaded) if loaded.is_encoder_decoder else []
         self._computer = computer or computer_for(loaded, settings)
-        self._threads = ThreadPoolExecutor(GRAMMAR_THREADS, thread_name_prefix="grammar")
         self._scheduler = Scheduler(
             settings.max_concurrent_count,
             self._computer.memory_tokens,
@@ -75,6 +57,7 @@ class Engine:
             can_chunk=self._computer.can_chunk,
         )
         self.context_length = self._longest()
+        self._intake = Intake(loaded, self.context_length)
         self._pace = Pace(loaded.device, settings.max_batch_tokens)
         self._requests: dict[int, Request] = {}
         self._outcomes: list[tuple[int, Outcome]] = []
@@ -87,7 +70,7 @@ class Engine:
     def rest(self) -> None:
         """Use the time: give memory back that is kept for the next step, and get ready for a first grammar."""
         self._computer.rest()
-        self._grammars.get_ready()
+        self._intake.get_ready()
         give_freed_memory_back()
 
     @property
@@ -106,7 +89,7 @@ class Engine:
     def add(self, id: int, request: GenerationRequest) -> None:
         """Queue a request, or refuse it."""
         try:
-            self._requests[id] = accepted = self._prepare(id, request)
+            self._requests[id] = accepted = self._intake(id, request)
         except Exception as error:  # one request's fault must not become everybody's
             self._fail(id, error)
             return
@@ -149,66 +132,6 @@ class Engine:
         longest = 1 << (memory.bit_length() - 1)
         logger.warning("there is memory for %d of the %d tokens of context of %s", longest, context, self._loaded.name)
         return longest
-
-    # What comes in
-
-    def _prepare(self, id: int, request: GenerationRequest) -> Request:
-        if self._loaded.is_encoder_decoder and request.echo and request.logprobs is not None:
-            why = "an encoder-decoder gives its prompt's tokens no probabilities; leave out 'logprobs'"
-            raise UnsupportedParameter.named("echo", why)
-        prompts = self._prompts.build(request)
-        self._check_token_ids(request, prompts)
-        priority = request.extra.get("priority", 0)
-        if not isinstance(priority, int):
-            raise InvalidRequest("'priority' must be a whole number; less comes first", param="priority")
-        accepted = Request(id, request, sum(len(prompt.token_ids) for prompt in prompts), priority)
-        for index, prompt in enumerate(prompts):
-            limit = self._limit(request, prompt)
-            for k in range(request.n):
-                accepted.sequences.append(self._sequence(accepted, prompt, limit, index * request.n + k, k))
-        return accepted
-
-    def _check_token_ids(self, request: GenerationRequest, prompts: list[EncodedPrompt]) -> None:
-        """Refuse token ids that the model has not, before they can do harm in its forward."""
-        size = self._loaded.vocab_size
-        for name, ids in [
-            *((prompt.param, prompt.token_ids) for prompt in prompts),
-            ("logit_bias", request.sampling.logit_bias),
-            ("stop_token_ids", request.sampling.stop_token_ids),
-        ]:
-            if (wrong := next((id for id in ids if not 0 <= id < size), None)) is not None:
-                raise InvalidRequest(f"'{name}': {wrong} is no token id; this model has {size}", param=name)
-
-    def _sequence(self, accepted: Request, prompt: EncodedPrompt, limit: int, choice: int, k: int) -> Sequence:
-        """Choice number `choice` of a request, the `k`-th answer to its prompt."""
-        request = accepted.request
-        tokens = list(self._starts or prompt.token_ids)
-        matcher = self._grammars.for_request(request, prompt)
-        sampler = Sampler(
-            with_defaults(request.sampling, self._loaded.defaults),
-            tokens,
-            eos_token_ids=self._loaded.eos_token_ids,
-            choice=k,
-            matcher=None if matcher is None else MaskAhead(matcher, self._threads),
-            processors=self._processors(prompt.token_ids, len(tokens), limit),
-        )
-        output = ChoiceOutput(self._loaded, request, prompt, choice)
-        return Sequence(accepted, choice, prompt, tokens, limit, sampler, output)
-
-    def _limit(self, request: GenerationRequest, prompt: EncodedPrompt) -> int:
-        """How many new tokens an answer may have; raises where prompt and answer cannot fit."""
-        context, length = self.context_length, len(prompt.token_ids)
-        asked = _asked(request.sampling, length)
-        if length == 0:
-            raise InvalidRequest(f"the {prompt.param} must not be empty", param=prompt.param)
-        # An encoder-decoder has its prompt and its answer in a context each.
-        is_apart = self._loaded.is_encoder_decoder
-        room = context - len(self._starts) if is_apart else context - length
-        if asked is not None and request.sampling.is_cut_to_fit:
-            asked = min(asked, max(room, 1))
-        if room < (1 if asked is None else asked) or (is_apart and length > context):
-            raise ContextLengthExceeded.of(context, length, asked, prompt.param)
-        return asked if asked is not None else min(self._loaded.defaults.max_tokens or room, room)
 
     # What is computed
 
@@ -424,15 +347,3 @@ def logprobs_of(logits: Tensor, tokens: list[int], top: int) -> list[Logprob]:
     best = logprobs.topk(min(top, logprobs.shape[-1]))
     rows = zip(chosen, best.indices.tolist(), best.values.tolist(), strict=True)
     return [Logprob(logprob, tuple(zip(ids, values, strict=True))) for logprob, ids, values in rows]
-
-
-def _asked(sampling: Sampling, prompt_length: int) -> int | None:
-    """How many new tokens a request asks for; None leaves it open."""
-    if sampling.max_length is None:
-        return sampling.max_tokens
-    if sampling.max_length < prompt_length:
-        raise InvalidRequest(
-            f"max_length is {sampling.max_length}, but the prompt alone has {prompt_length} tokens", param="max_length"
-        )
-    room = sampling.max_length - prompt_length
-    return room if sampling.max_tokens is None else min(sampling.max_tokens, room)
