@@ -66,7 +66,7 @@ def export(weights: dict[str, Tensor], config: LlamaConfig, tokenizer: Tokenizer
 
 
 def write_card(config: LlamaConfig, weights: dict[str, Tensor], training: dict[str, str], folder: Path) -> None:
-    """Write the model card without scores; `training` says how many tokens, steps and minutes, and on what device."""
+    """Write the model card without scores; `training` says of tokens, steps, minutes, device and beginning."""
     text = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
     facts = {
         "parameters": f"{sum(weight.numel() for weight in weights.values()) / 1e6:.1f} million",

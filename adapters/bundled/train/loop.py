@@ -137,7 +137,9 @@ class Run:
         """How much was trained, and on what, in words for the card."""
         device = "a GPU" if self.device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
         tokens = f"{self.tokens / 1e6:.1f}"
-        return {"tokens": tokens, "steps": str(self.step), "minutes": f"{self.seconds / 60:.0f}", "device": device}
+        begun = "" if self.plan.begin_with is None else " It began with the weights of an earlier version of itself."
+        minutes = f"{self.seconds / 60:.0f}"
+        return {"tokens": tokens, "steps": str(self.step), "minutes": minutes, "device": device, "begun": begun}
 
     @torch.no_grad()
     def skill_scores(self) -> dict[str, float]:

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from modelcompose.adapters.bundled.train import corpus, data
 from modelcompose.adapters.bundled.train.batches import Encoder
-from modelcompose.adapters.bundled.train.export import configuration, export
+from modelcompose.adapters.bundled.train.export import configuration, export, write_card
 from modelcompose.adapters.bundled.train.loop import Plan, Run
 from modelcompose.adapters.bundled.train.network import Network, to_transformers
 from modelcompose.adapters.bundled.train.optimizer import rate
@@ -43,6 +43,14 @@ def test_a_run_goes_on_after_a_stop_and_is_exported(tmp_path: Path) -> None:
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.bfloat16)
     assert isinstance(loaded, LlamaForCausalLM)
     assert loaded.model.embed_tokens.weight.equal(second.network.matrix())
+
+
+def test_the_card_says_how_the_model_was_made(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, 1)
+    write_card(run.network.config, to_transformers(run.network), run.summary(), tmp_path)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "{" not in text
+    assert "in 0 steps" in " ".join(text.split())
 
 
 def test_the_network_computes_what_transformers_computes() -> None:
