@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-import torch
+from torch import Tensor
 
 from .memory import Memory
 from .rows import Row
@@ -42,15 +42,12 @@ class PrefixBlocks:
         """Take in the whole blocks of `tokens`; those that are new, as (place among the text's blocks, number)."""
         keys = self._found(tokens)
         self._use(keys)
-        added: list[tuple[int, int]] = []
-        for place, block in enumerate(_blocks(tokens)[len(keys) :], len(keys)):
-            number = self._number(kept=len(keys))
-            if number is None:
-                break
+        new = _blocks(tokens)[len(keys) :]
+        added = list(enumerate(self._numbers(len(new), kept=len(keys)), len(keys)))
+        for (_, number), block in zip(added, new, strict=False):
             key = (self._known[keys[-1]] if keys else ROOT, block)
             self._known[key] = number
             keys.append(key)
-            added.append((place, number))
         self._use(keys)
         return added
 
@@ -68,13 +65,11 @@ class PrefixBlocks:
         for key in reversed(keys):
             self._known.move_to_end(key)
 
-    def _number(self, kept: int) -> int | None:
-        """A block to fill; None if all are in use by the text that wants it."""
-        if self._free:
-            return self._free.pop()
-        if len(self._known) <= kept:
-            return None
-        return self._known.popitem(last=False)[1]
+    def _numbers(self, count: int, kept: int) -> list[int]:
+        """Rising numbers of up to so many blocks to fill; `kept` known ones are in use by the text that wants them."""
+        free, self._free = self._free[:count], self._free[count:]
+        forgotten = min(count - len(free), len(self._known) - kept)
+        return sorted(free + [self._known.popitem(last=False)[1] for _ in range(forgotten)])
 
 
 def _blocks(tokens: Sequence[int]) -> list[tuple[int, ...]]:
@@ -105,21 +100,37 @@ class PrefixCache:
 
     def load(self, tokens: Sequence[int], row: Row) -> int:
         """Fill an empty row with what is known of `tokens`; how many tokens that is."""
-        if found := self._blocks.find(tokens):
-            count = len(found) * BLOCK
-            numbers = torch.tensor(found, device=self._keys.device)
-            for room, known in ((row.keys, self._keys), (row.values, self._values)):
-                room[:, :, :count].unflatten(2, (len(found), BLOCK)).copy_(known[numbers].permute(1, 2, 0, 3, 4))
-            row.filled = count
+        found = self._blocks.find(tokens)
+        for known, own in self._shared(enumerate(found), row):
+            own.copy_(known)
+        row.filled = len(found) * BLOCK
         return row.filled
 
     def keep(self, tokens: Sequence[int], row: Row) -> None:
         """Take in what a row has of `tokens` and was not known."""
-        added = self._blocks.add(tokens[: row.filled])
-        if not added:
-            return
-        first, count = added[0][0] * BLOCK, len(added) * BLOCK
-        numbers = torch.tensor([number for _, number in added], device=self._keys.device)
-        for room, known in ((row.keys, self._keys), (row.values, self._values)):
-            new = room[:, :, first : first + count].unflatten(2, (len(added), BLOCK))
-            known[numbers] = new.permute(2, 0, 1, 3, 4)
+        for known, own in self._shared(self._blocks.add(tokens[: row.filled]), row):
+            known.copy_(own)
+
+    def _shared(self, blocks: Iterable[tuple[int, int]], row: Row) -> Iterator[tuple[Tensor, Tensor]]:
+        """What is here and in a row of a text's blocks (place, number), `[blocks, layers, heads, tokens, size]` both.
+
+        Blocks that lie together here come together.
+        """
+        for place, number, count in runs(blocks):
+            tokens = slice(place * BLOCK, (place + count) * BLOCK)
+            for known, own in ((self._keys, row.keys), (self._values, row.values)):
+                yield known[number : number + count], own[:, :, tokens].unflatten(2, (count, BLOCK)).movedim(2, 0)
+
+
+def runs(pairs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Pairs of which each next one is one more on both sides, together: the first of them, and how many they are."""
+    run: tuple[int, int, int] | None = None
+    for left, right in pairs:
+        if run is not None and (left, right) == (run[0] + run[2], run[1] + run[2]):
+            run = (run[0], run[1], run[2] + 1)
+            continue
+        if run is not None:
+            yield run
+        run = (left, right, 1)
+    if run is not None:
+        yield run

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
+import pytest
 import torch
 
 from modelcompose.adapters.transformers.memory import KVShape, Memory
-from modelcompose.adapters.transformers.prefix import BLOCK, PrefixBlocks, PrefixCache
+from modelcompose.adapters.transformers.prefix import BLOCK, PrefixBlocks, PrefixCache, runs
 from modelcompose.adapters.transformers.rows import Row
 
 SHAPE = KVShape(3, 2, 4, 6, torch.float32, torch.device("cpu"))
@@ -20,10 +21,10 @@ def text(*blocks: int, more: int = 0) -> list[int]:
 
 def test_only_whole_blocks_from_the_beginning_are_known() -> None:
     blocks = PrefixBlocks(10)
-    assert blocks.add(text(1, 2, 3, more=5)) == [(0, 9), (1, 8), (2, 7)]
-    assert blocks.add(text(1, 2, 4)) == [(2, 6)]
-    assert blocks.find(text(1, 2, 3, 4)) == [9, 8, 7]
-    assert blocks.find(text(1, 2)[:-1]) == [9]
+    assert blocks.add(text(1, 2, 3, more=5)) == [(0, 0), (1, 1), (2, 2)]
+    assert blocks.add(text(1, 2, 4)) == [(2, 3)]
+    assert blocks.find(text(1, 2, 3, 4)) == [0, 1, 2]
+    assert blocks.find(text(1, 2)[:-1]) == [0]
     assert blocks.find(text(2, 3)) == []
 
 
@@ -49,6 +50,30 @@ def test_a_random_history_never_finds_what_is_not_there() -> None:
         for place, number in enumerate(blocks.find(asked)):
             assert content[number] == tuple(asked[: (place + 1) * BLOCK])
         assert len(blocks) <= 12
+
+
+def test_blocks_of_a_text_lie_together_also_in_the_place_of_forgotten_ones() -> None:
+    blocks = PrefixBlocks(8)
+    blocks.add(text(1, 2, 3, 4))
+    blocks.add(text(5, 6, 7, 8))
+    blocks.find(text(5, 6, 7, 8))
+    assert blocks.add(text(9, 10, 11)) == [(0, 1), (1, 2), (2, 3)]
+    assert blocks.find(text(1, 2)) == [0]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        ([], []),
+        ([(0, 5)], [(0, 5, 1)]),
+        ([(0, 5), (1, 6), (2, 7)], [(0, 5, 3)]),
+        ([(0, 5), (1, 4), (2, 5), (4, 7)], [(0, 5, 1), (1, 4, 2), (4, 7, 1)]),
+    ],
+)
+def test_what_goes_on_on_both_sides_is_one_run(
+    pairs: list[tuple[int, int]], expected: list[tuple[int, int, int]]
+) -> None:
+    assert list(runs(pairs)) == expected
 
 
 def filled_row(tokens: int, seed: int) -> Row:
