@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .grammar import Matcher
+from .tensors import moved
 
 
 class MaskAhead:
@@ -34,7 +35,7 @@ class MaskAhead:
         """Set what is not allowed in one row of logits to minus infinity; raises what the last token brought about."""
         allowed = self._next.result()
         if allowed is not None:
-            logits.masked_fill_(~allowed.to(logits.device), -torch.inf)
+            logits.masked_fill_(~moved(allowed, logits.device), -torch.inf)
 
     def accept(self, token_id: int) -> None:
         """Begin to work out what may come after a token."""

@@ -181,15 +181,23 @@ class Part:
             return begin, None
         device = self.slab.keys.device
         if self.count > 1 and is_plain and device.type in HAVE_LOWER_RIGHT:
-            from torch.nn.attention.bias import causal_lower_right
-
-            return begin, causal_lower_right(self.count, self.length - begin)
+            return begin, _lower_right(self.count, self.length - begin)
         queries = on_device(self.positions, device).view(self._rows, 1, self.count, 1)
         keys = torch.arange(begin, self.length, device=device)
         counts = keys <= queries
         if not is_plain and window is not None:
             counts &= keys > queries - window
         return begin, torch.zeros(counts.shape, dtype=dtype, device=device).masked_fill_(~counts, -math.inf)
+
+
+def _lower_right(queries: int, keys: int) -> Tensor:
+    """A mask of no size that says that the last query sees all keys, and each one before it one key less."""
+    from torch.nn.attention.bias import CausalBias, CausalVariant
+
+    # Made as PyTorch makes it, it would be a tensor of two times as many numbers as the mask has.
+    mask = Tensor.__new__(CausalBias)
+    mask.variant, mask.seq_len_q, mask.seq_len_kv = CausalVariant.LOWER_RIGHT, queries, keys
+    return mask
 
 
 class Singles:

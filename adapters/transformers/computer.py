@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from .batch import Batch, Means, Part, Singles
 from .compiler import NotCompiled
 from .forward import ModuleForward, Unfit, kv_shape
-from .graphs import CudaGraphs, Forward, Record, RecordedSteps
+from .graphs import REPEATS, CudaGraphs, Forward, Record, RecordedSteps
 from .in_rows import ROWS_SHARE, InRows
 from .in_turns import InTurns
 from .kernels import Kernels, compiled
@@ -96,7 +96,8 @@ def _recorded(
     if worst > TOLERANCES.get(loaded.dtype, 1e-1):
         logger.info("steps of %s are not recorded, for their logits are off by %.1e then", loaded.name, worst)
         return None
-    return RecordedSteps(forward, shape.device, record)
+    tried.repeats = REPEATS
+    return tried
 
 
 def _kernels(loaded: LoadedModel, settings: ModelSettings, shape: KVShape) -> Kernels | None:
@@ -182,7 +183,9 @@ def _worst(
     for position in range(20, min(map(len, prompts))):
         tokens = [prompt[position] for prompt in prompts]
         done = None if recorded is None else recorded(list(slabs), tokens)
-        if done is None:
+        if done is not None:
+            done = done.clone()  # the next time overwrites it
+        else:
             part = Part(rows[0].slab, rows, 1, 0) if kernels is None else Singles(rows, 0, kernels)
             done = forward(Batch.of([part], tokens, range(len(rows)), means, device=shape.device))
         for row, mine, own in zip(rows, got, done.split(1), strict=True):

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .tensors import on_device, rows_of
+from .tensors import on_device, rows_at
 
 FEW = 256
-"""Likeliest tokens that are looked at first for top_p."""
+"""Likeliest tokens that are looked at for top_k, if it is no more, and first of all for top_p."""
 
 HALVINGS = 24
 """Of the range that the logarithm of a row's least probable token lies in, which then is as exact as float32 is."""
@@ -75,22 +75,29 @@ def choices(scores: Tensor, draws: Sequence[Draw]) -> Iterator[Choice]:
     free = [row for row, draw in enumerate(draws) if not draw.is_limited(size) and draw.top_p >= 1]
     if free:
         own = [draws[row] for row in free]
-        probabilities = rows_of(scores, free).softmax(-1)
+        probabilities = rows_at(scores, free).softmax(-1)
         yield Choice(free, _likely_enough(probabilities, probabilities.amax(-1, keepdim=True), own))
-    if limited:
-        own = [draws[row] for row in limited]
-        values, ids = rows_of(scores, limited).topk(max(draw.top_k for draw in own))
-        allowed = torch.arange(values.shape[1], device=values.device) < _column(
-            [draw.top_k for draw in own], values.device
-        )
-        yield Choice(limited, _first_share(values.masked_fill(~allowed, -math.inf).softmax(-1), own), ids)
+    widths = {row: min(size, max(FEW, 1 << (draws[row].top_k - 1).bit_length())) for row in limited}
+    for width in sorted(set(widths.values())):
+        yield _limited(scores, [row for row in limited if widths[row] == width], draws, width)
     if shared:
         yield from _shared(scores, shared, draws)
 
 
+def _limited(scores: Tensor, rows: Sequence[int], draws: Sequence[Draw], width: int) -> Choice:
+    """For rows of whose likeliest tokens top_k leaves some of `width`.
+
+    Among equal ones `topk` takes others for another width, which therefore is not to depend on other rows.
+    """
+    own = [draws[row] for row in rows]
+    values, ids = rows_at(scores, rows).topk(width)
+    allowed = torch.arange(width, device=values.device) < _column([draw.top_k for draw in own], values.device)
+    return Choice(rows, _first_share(values.masked_fill(~allowed, -math.inf).softmax(-1), own), ids)
+
+
 def _shared(scores: Tensor, rows: Sequence[int], draws: Sequence[Draw]) -> Iterator[Choice]:
     """For rows that top_p alone rules tokens out of."""
-    mine, own = rows_of(scores, rows), [draws[row] for row in rows]
+    mine, own = rows_at(scores, rows), [draws[row] for row in rows]
     if mine.device.type != "cpu":  # to look whether a few were enough, one would have to wait
         yield Choice(rows, _largest_share(mine.softmax(-1), own))
         return
@@ -101,11 +108,11 @@ def _shared(scores: Tensor, rows: Sequence[int], draws: Sequence[Draw]) -> Itera
     few = [place for place, is_enough in enumerate(enough) if is_enough]
     many = [place for place, is_enough in enumerate(enough) if not is_enough]
     if few:
-        kept = _first_share(rows_of(probabilities, few), [own[place] for place in few])
-        yield Choice([rows[place] for place in few], kept, rows_of(ids, few))
+        kept = _first_share(rows_at(probabilities, few), [own[place] for place in few])
+        yield Choice([rows[place] for place in few], kept, rows_at(ids, few))
     together = max(1, CACHED // mine.shape[-1])
     for some in (many[start : start + together] for start in range(0, len(many), together)):
-        probabilities = (rows_of(mine, some) - rows_of(total, some)).exp()
+        probabilities = (rows_at(mine, some) - rows_at(total, some)).exp()
         yield Choice([rows[place] for place in some], _largest_share(probabilities, [own[place] for place in some]))
 
 

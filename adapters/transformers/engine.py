@@ -30,6 +30,7 @@ from .sampling import choose
 from .scheduler import Scheduler
 from .sequences import Computed, Computer, Request, Sequence
 from .settings import ModelSettings
+from .tensors import on_device, rows_at
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ class Engine:
         sequences, places = self._ready(*self._with_siblings(computed))
         if not sequences or computed.logits is None:
             return
-        logits = computed.logits if places == list(range(len(computed.logits))) else computed.logits[places]
+        logits = rows_at(computed.logits, places)
         chosen = choose(logits, [sequence.sampler for sequence in sequences])
         logprobs = self._logprobs(sequences, chosen, logits)
         for sequence, token, logprob in zip(sequences, chosen, logprobs, strict=True):
@@ -245,7 +246,7 @@ class Engine:
         }
         if asked:
             most = max(top or 0 for _, top in asked.values())
-            rows = logits if len(asked) == len(sequences) else logits[list(asked)]
+            rows = rows_at(logits, list(asked))
             for place, logprob in zip(asked, logprobs_of(rows, [t for t, _ in asked.values()], most), strict=True):
                 found[place] = Logprob(logprob.logprob, logprob.top[: asked[place][1]])
         return found
@@ -341,7 +342,7 @@ class Counts:
 def logprobs_of(logits: Tensor, tokens: list[int], top: int) -> list[Logprob]:
     """How likely each token was under its row of the model's `logits` `[tokens, vocabulary]`, and the `top` best."""
     logprobs = logits.float().log_softmax(-1)
-    chosen = logprobs.gather(-1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
+    chosen = logprobs.gather(-1, on_device(tokens, logits.device)[:, None])[:, 0].tolist()
     if not top:
         return [Logprob(logprob) for logprob in chosen]
     best = logprobs.topk(min(top, logprobs.shape[-1]))

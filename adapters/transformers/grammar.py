@@ -144,10 +144,14 @@ class GrammarCompiler:
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
         self._tokenizer: LLTokenizer | None = None
+        self._is_ready = False
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
 
     def get_ready(self) -> None:
         """Take the tokenizer in already, if that can be done, so that the first grammar holds nobody up."""
+        if self._is_ready:
+            return
+        self._is_ready = True
         try:
             self._taken_in("")
         except Exception:  # a request that needs it is told

@@ -89,10 +89,10 @@ class Recorded(NamedTuple):
 
 
 class RecordedSteps:
-    """Records steps that recur, and does them; `record` says how."""
+    """Records steps that come for the `repeats`-th time, and does them; `record` says how."""
 
     def __init__(self, forward: Forward, device: torch.device, record: Record, repeats: int = REPEATS) -> None:
-        self._forward, self._device, self._repeats = forward, device, repeats
+        self._forward, self._device, self.repeats = forward, device, repeats
         self._record: Record | None = record
         self._seen: Counter[Key] = Counter()
         self._known: OrderedDict[Key, Recorded] = OrderedDict()
@@ -104,11 +104,17 @@ class RecordedSteps:
     def __call__(self, slabs: Sequence[Slab], token_ids: Sequence[int]) -> Tensor | None:
         """Logits `[rows taken, vocabulary]` after one token for each, slab by slab; None: to be computed otherwise."""
         counts = [computed_rows(slab) for slab in slabs]
-        recorded = self._found(slabs, counts)
-        if recorded is None:
+        key = tuple(
+            (slab.keys.data_ptr(), slab.rows, slab.length, count) for slab, count in zip(slabs, counts, strict=True)
+        )
+        if key not in self._known and not self._is_due(key):
             return None
-        inputs = self._inputs(slabs, counts, token_ids)
-        recorded.inputs.copy_(on_device(inputs, self._device))
+        inputs = on_device(self._inputs(slabs, counts, token_ids), self._device)
+        if key not in self._known and not self._add(key, slabs, counts, inputs):
+            return None
+        self._known.move_to_end(key)
+        recorded = self._known[key]
+        recorded.inputs.copy_(inputs)
         logits = recorded.run()
         starts = [sum(counts[:index]) for index in range(len(counts))]
         own = [logits[start : start + slab.count] for start, slab in zip(starts, slabs, strict=True)]
@@ -125,29 +131,29 @@ class RecordedSteps:
             positions += [row.filled for row in slab.taken] + filler
         return [ids, positions]
 
-    def _found(self, slabs: Sequence[Slab], counts: Sequence[int]) -> Recorded | None:
-        key = tuple(
-            (slab.keys.data_ptr(), slab.rows, slab.length, count) for slab, count in zip(slabs, counts, strict=True)
-        )
-        if key in self._known:
-            self._known.move_to_end(key)
-            return self._known[key]
+    def _is_due(self, key: Key) -> bool:
+        """Whether a step is to be recorded now that it has come once more."""
+        if self._record is None:
+            return False
         self._seen[key] += 1
-        if self._record is None or self._seen[key] < self._repeats:
-            return None
+        return self._seen[key] >= self.repeats
+
+    def _add(self, key: Key, slabs: Sequence[Slab], counts: Sequence[int], inputs: Tensor) -> bool:
+        """Record a step; whether that went well. If it did not, no further step is recorded."""
+        assert self._record is not None
         self._seen.clear()
         try:
-            self._known[key] = recorded = self._recorded(self._record, slabs, counts)
+            self._known[key] = self._recorded(self._record, slabs, counts, inputs.clone())
         except RuntimeError as error:
             logger.warning("steps are not recorded, which makes answers slower: %s", error)
             self._record = None
-            return None
+            return False
         if len(self._known) > MOST:
             self._known.popitem(last=False)
-        return recorded
+        return True
 
-    def _recorded(self, record: Record, slabs: Sequence[Slab], counts: Sequence[int]) -> Recorded:
-        inputs = torch.zeros(2, sum(counts), dtype=torch.long, device=self._device)
+    def _recorded(self, record: Record, slabs: Sequence[Slab], counts: Sequence[int], inputs: Tensor) -> Recorded:
+        """`inputs` are those of a step that is due: it is computed in order to be recorded, and keeps what it makes."""
         token_ids, positions = inputs
         rooms = list(zip(slabs, counts, strict=True))
 
@@ -166,21 +172,26 @@ def computed_rows(slab: Slab) -> int:
 
 
 class CudaGraphs:
-    """Records on a GPU; all that is recorded shares the memory for what lies between inputs and results."""
+    """Records on a GPU; all that is recorded shares the memory for what lies between inputs and results.
+
+    The streams are the same ones each time, for libraries keep memory of their own for every stream that they see.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool = torch.cuda.graph_pool_handle()
+        with torch.cuda.device(device):
+            self._pool = torch.cuda.graph_pool_handle()
+            self._first, self._recording = torch.cuda.Stream(), torch.cuda.Stream()
 
     def __call__(self, run: Run) -> Run:
-        with torch.cuda.device(self._device):
-            aside = torch.cuda.Stream()
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):  # libraries set themselves up in the first run
+        # The stream is put back here, too, for where a recording fails PyTorch does not do so.
+        with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.current_stream(self._device)):
+            self._first.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._first):  # libraries set themselves up in the first run
                 run()
-            torch.cuda.current_stream().wait_stream(aside)
+            torch.cuda.current_stream().wait_stream(self._first)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._recording):
                 result = run()
 
         def again() -> Tensor:

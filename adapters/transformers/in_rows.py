@@ -18,6 +18,7 @@ from .prefix import PrefixCache
 from .rows import Row, Slab, Slabs, row_length
 from .sequences import Computed, Piece, Sequence
 from .team import Team
+from .tensors import rows_at
 
 ROWS_SHARE = 0.75
 """Of the KV cache's memory, for rows; what is left is for known beginnings of texts."""
@@ -181,7 +182,7 @@ class InRows:
             if sequence.left == 0:
                 done.append(sequence)
                 lasts.append(at - 1)
-        return Computed(done, logits if lasts == list(range(len(logits))) else logits[lasts], scores, failed)
+        return Computed(done, rows_at(logits, lasts), scores, failed)
 
     def _keep(self, sequence: Sequence) -> None:
         """Remember what was read of a prompt, and at its end let it join those that run."""

@@ -22,7 +22,7 @@ class Pace:
         self._fixed = fixed
         self._most = MOST.get(device.type, 8192)
         self._token_seconds = LONGEST_WAIT / FIRST.get(device.type, 2048)
-        self._step_seconds = 0.0
+        self._step_seconds = self._step_running = 0.0
 
     def budget(self, running: int) -> int:
         """Prompt tokens for the next step, while so many answers are running."""
@@ -30,8 +30,9 @@ class Pace:
             return self._fixed
         if not running:
             return self._most
-        # A step of many answers that has not been seen yet takes what their tokens would take in a prompt, or longer.
-        alone = max(self._step_seconds, running * self._token_seconds)
+        # Fewer answers than in the last step without prompts take less time, but what their tokens would in a prompt.
+        share = min(1.0, running / self._step_running) if self._step_running else 0.0
+        alone = max(share * self._step_seconds, running * self._token_seconds)
         left = max(LONGEST_WAIT, LONGEST_OF_STEPS * alone) - alone
         return min(self._most, max(LEAST, int(left / self._token_seconds)))
 
@@ -39,6 +40,7 @@ class Pace:
         """A step with so many answers that read so many tokens of prompts took so long."""
         if not tokens:
             self._step_seconds += 0.5 * (seconds - self._step_seconds)
+            self._step_running += 0.5 * (running - self._step_running)
         elif tokens >= LEAST:
             taken = seconds / (tokens + running)
             # Quickly to more, slowly to less: a single step may have been short by chance.

@@ -146,7 +146,9 @@ def place(settings: ModelSettings, needed: int, device: torch.device, dtype: tor
     if device.type != "cuda" or settings.device == str(device):
         check_memory(settings, needed, device, dtype, free_memory(device))
         return on_one(device)
-    free = [free_memory(torch.device("cuda", index)) for index in range(torch.cuda.device_count())]
+    free = [free_memory(device)]
+    if needed * OVERHEAD > free[0]:  # to ask the others takes memory of each
+        free += [free_memory(torch.device("cuda", index)) for index in range(1, torch.cuda.device_count())]
     chosen = gpus_for(needed * OVERHEAD, free)
     if len(chosen) < 2:
         best = torch.device("cuda", chosen[0] if chosen else free.index(max(free)))

@@ -108,6 +108,10 @@ class Row:
         other.filled = self.filled
         other.keys[:, :, : self.filled] = self.keys[:, :, : self.filled]
         other.values[:, :, : self.filled] = self.values[:, :, : self.filled]
+        if slab.keys.device.type != "cpu":
+            # Recorded steps read rows to their ends, and what the last sequence left may be no numbers.
+            other.keys[:, :, self.filled :] = 0
+            other.values[:, :, self.filled :] = 0
         return other
 
     def release(self) -> None:

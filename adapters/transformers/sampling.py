@@ -15,7 +15,7 @@ from ..errors import ComposeError
 from .adjusting import LogitsProcessor, Seen, adjust
 from .ahead import MaskAhead
 from .drawing import Draw, drawn_tokens
-from .tensors import on_device, rows_of
+from .tensors import on_device, rows_at
 
 T = TypeVar("T")
 NO_PROBABILITIES = ComposeError(
@@ -138,11 +138,11 @@ def choose(logits: Tensor, samplers: Sequence[Sampler]) -> list[int | Exception]
     plain = [row for row, sampler in enumerate(samplers) if sampler.is_plain]
     others = [row for row, sampler in enumerate(samplers) if not sampler.is_plain]
     if plain:
-        for row, token in zip(plain, _picked(rows_of(logits, plain), [samplers[row] for row in plain]), strict=True):
+        for row, token in zip(plain, _picked(rows_at(logits, plain), [samplers[row] for row in plain]), strict=True):
             chosen[row] = token
     if others:
         own = [samplers[row] for row in others]
-        scores = rows_of(logits, others).to(torch.float32, copy=True)
+        scores = rows_at(logits, others).to(torch.float32, copy=True)
         errors = adjust(scores, own)
         for place, (row, token) in enumerate(zip(others, _picked(scores, own), strict=True)):
             chosen[row] = errors.get(place, token)
@@ -155,11 +155,11 @@ def _picked(scores: Tensor, samplers: Sequence[Sampler]) -> list[int | Exception
     greedy = [row for row, sampler in enumerate(samplers) if sampler.is_greedy]
     drawn = [row for row, sampler in enumerate(samplers) if not sampler.is_greedy]
     if greedy:
-        for row, token in zip(greedy, _likeliest(rows_of(scores, greedy)).tolist(), strict=True):
+        for row, token in zip(greedy, _likeliest(rows_at(scores, greedy)).tolist(), strict=True):
             picked[row] = token
     if drawn:
         draws = [samplers[row].draw for row in drawn]
-        for row, token in zip(drawn, drawn_tokens(rows_of(scores, drawn).float(), draws), strict=True):
+        for row, token in zip(drawn, drawn_tokens(rows_at(scores, drawn).float(), draws), strict=True):
             picked[row] = NO_PROBABILITIES if token is None else token
     return picked
 

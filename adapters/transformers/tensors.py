@@ -12,13 +12,17 @@ from torch import Tensor
 def on_device(numbers: Sequence[Any], device: torch.device | None, dtype: torch.dtype = torch.long) -> Tensor:
     """Numbers, or lists of them, as a tensor on a device; a GPU is not waited for."""
     tensor = torch.tensor(numbers, dtype=dtype)
-    if device is None or device.type == "cpu":
-        return tensor
+    return tensor if device is None else moved(tensor, device)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of this process's memory on a device; a GPU is not waited for."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
-def rows_of(tensor: Tensor, rows: Sequence[int]) -> Tensor:
-    """These rows of a tensor, which are in order; the tensor itself where they are all of them."""
-    return tensor if len(rows) == len(tensor) else tensor.index_select(0, on_device(rows, tensor.device))
+def rows_at(tensor: Tensor, places: Sequence[int]) -> Tensor:
+    """The rows of a tensor at these places; the tensor itself where they are all of them in their order."""
+    are_all = len(places) == len(tensor) and all(place == row for row, place in enumerate(places))
+    return tensor if are_all else tensor.index_select(0, on_device(places, tensor.device))

@@ -28,7 +28,8 @@ LONGEST_STEP = 5.0  # seconds; a step that took longer was kept waiting by other
 class Plan:
     """How long and how large a run is; it ends after `minutes`, or after `steps` where that is given.
 
-    It begins with the model in the folder `begin_with`, or from nothing, and with `first_rate` of the full rates.
+    It begins with the model in the folder `begin_with`, or from nothing, and with `first_rate` of the full rates; what
+    a checkpoint has begun goes on as it was.
     """
 
     work: Path
@@ -52,7 +53,9 @@ class Run:
         self.plan, self.sources, self.encoder = plan, sources, encoder
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         network = Network(config, encoder.pairs())
-        if plan.begin_with is not None:
+        self.has_begun_with_a_model = plan.begin_with is not None
+        self.first_rate = plan.first_rate
+        if plan.begin_with is not None and not self.checkpoint.exists():
             begin_with(network, encoder.tokenizer, plan.begin_with)
         self.network = network.to(self.device, torch.bfloat16)
         self.optimizer = Optimizer(self.network)
@@ -76,7 +79,7 @@ class Run:
     @property
     def rate(self) -> float:
         """The share of the full learning rates for the next step."""
-        return self.plan.first_rate * rate(self.step, self.done)
+        return self.first_rate * rate(self.step, self.done)
 
     def train(self) -> None:
         """Run to the end of the plan, from wherever the checkpoint left off."""
@@ -101,7 +104,14 @@ class Run:
 
     def save(self) -> None:
         """Write the checkpoint so that a kill at any moment leaves a whole one."""
-        state = {"step": self.step, "seconds": self.seconds, "tokens": self.tokens, "optimizer": self.optimizer.state()}
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "tokens": self.tokens,
+            "optimizer": self.optimizer.state(),
+            "first_rate": self.first_rate,
+            "has_begun_with_a_model": self.has_begun_with_a_model,
+        }
         temporary = self.checkpoint.with_suffix(".new")
         torch.save(state, temporary)
         temporary.replace(self.checkpoint)
@@ -109,6 +119,7 @@ class Run:
     def _load(self) -> None:
         state = torch.load(self.checkpoint, map_location=self.device)
         self.step, self.seconds, self.tokens = state["step"], state["seconds"], state["tokens"]
+        self.first_rate, self.has_begun_with_a_model = state["first_rate"], state["has_begun_with_a_model"]
         self.optimizer.load(state["optimizer"])
 
     def _batches(self) -> Iterator[Batch]:
@@ -137,7 +148,7 @@ class Run:
         """How much was trained, and on what, in words for the card."""
         device = "a GPU" if self.device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
         tokens = f"{self.tokens / 1e6:.1f}"
-        begun = "" if self.plan.begin_with is None else " It began with the weights of an earlier version of itself."
+        begun = " It began with the weights of an earlier version of itself." if self.has_begun_with_a_model else ""
         minutes = f"{self.seconds / 60:.0f}"
         return {"tokens": tokens, "steps": str(self.step), "minutes": minutes, "device": device, "begun": begun}
 

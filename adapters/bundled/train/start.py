@@ -23,11 +23,10 @@ def begin_with(network: Network, tokenizer: Tokenizer, folder: Path) -> None:
     """
     weights = load_file(folder / "model.safetensors")
     layers = len({name.split(".")[2] for name in weights if name.startswith("model.layers.")})
-    shape = weights["model.embed_tokens.weight"].shape[1], layers
-    if shape != (network.config.hidden_size, len(network.blocks)):
-        raise ValueError(
-            f"the model in {folder} has {shape[1]} layers of size {shape[0]}, and so cannot be gone on with"
-        )
+    inner, hidden = weights["model.layers.0.mlp.gate_proj.weight"].shape
+    config = network.config
+    if (layers, hidden, inner) != (config.num_hidden_layers, config.hidden_size, config.intermediate_size):
+        raise ValueError(f"the model in {folder} has {layers} layers of sizes {hidden} and {inner}: not those wanted")
     known = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
     _begin_embedding(network, tokenizer.get_vocab(), known, weights["model.embed_tokens.weight"])
     network.norm.copy_(weights["model.norm.weight"])

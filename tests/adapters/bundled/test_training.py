@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -20,13 +21,13 @@ from modelcompose.adapters.bundled.train.start import begin_with
 from modelcompose.adapters.bundled.train.tokenizer import build
 
 
-def tiny_run(work: Path, steps: int) -> Run:
+def tiny_run(work: Path, steps: int, **fields: Any) -> Run:
     random = Random(0)
     sources = data.Sources(corpus.read())
     texts = [unspelled(text) for _ in range(100) for text, _ in render(data.make(random, sources))]
     tokenizer = build(texts, 400)
     config = configuration(tokenizer, hidden=32, layers=2, inner=64, heads=2)
-    plan = Plan(work, steps=steps, batch_tokens=2048, probes=1, use_compiler=False)
+    plan = Plan(work, steps=steps, batch_tokens=2048, probes=1, use_compiler=False, **fields)
     return Run(plan, config, sources, Encoder(tokenizer))
 
 
@@ -106,6 +107,21 @@ def test_a_network_goes_on_from_a_model_with_other_words(tmp_path: Path) -> None
         torch.testing.assert_close(second(now, now * 0), first(before, before * 0), rtol=0.05, atol=0.05)
 
 
+def test_a_run_that_began_with_a_model_goes_on_as_it_was(tmp_path: Path) -> None:
+    first = tiny_run(tmp_path, 2)
+    first.train()
+    export(to_transformers(first.network), first.network.config, first.encoder.tokenizer, tmp_path / "model")
+    work = tmp_path / "more"
+    work.mkdir()
+    began = tiny_run(work, 2, begin_with=tmp_path / "model", first_rate=0.25)
+    torch.testing.assert_close(began.network.matrix(), first.network.matrix(), rtol=0, atol=1e-3)
+    assert "earlier version" in began.summary()["begun"]
+    began.train()
+    went_on = tiny_run(work, 4)
+    assert (went_on.step, went_on.first_rate) == (2, 0.25)
+    assert "earlier version" in went_on.summary()["begun"]
+
+
 def test_a_word_that_was_known_in_one_form_begins_with_it_in_the_other(tmp_path: Path) -> None:
     first, encoder = small_network(" stones and rivers")
     with torch.no_grad():
@@ -125,7 +141,7 @@ def test_a_network_does_not_go_on_from_a_model_of_other_sizes(tmp_path: Path) ->
     first, encoder = small_network("a b c", hidden=64)
     export(to_transformers(first), first.config, encoder.tokenizer, tmp_path)
     second, encoder_now = small_network("a b c", hidden=32)
-    with pytest.raises(ValueError, match="2 layers of size 64"):
+    with pytest.raises(ValueError, match="2 layers of sizes 64 and 64: not"):
         begin_with(second, encoder_now.tokenizer, tmp_path)
 
 

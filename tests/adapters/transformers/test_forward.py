@@ -65,6 +65,22 @@ def test_a_later_piece_of_a_prompt_attends_as_with_a_mask(window: int | None, mo
     torch.testing.assert_close(attended, part.attend(0, queries, None, window, Means()))
 
 
+@pytest.mark.parametrize("window", [None, 90])
+@torch.inference_mode()
+def test_where_the_device_knows_the_last_rows_of_a_mask_none_is_made(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = Row.alone(Memory(KVShape(1, 2, 16, 16, torch.float32, torch.device("cpu"))), 256)
+    row.keys.normal_()
+    row.values.normal_()
+    row.filled = 50
+    queries = torch.randn(30, 6, 16)
+    expected = Part(row.slab, [row], 30, 0).attend(0, queries, None, window, Means())
+    monkeypatch.setattr(batch, "_attend_with_sums", None)
+    monkeypatch.setattr(batch, "HAVE_LOWER_RIGHT", {"cpu"})
+    torch.testing.assert_close(Part(row.slab, [row], 30, 0).attend(0, queries, None, window, Means()), expected)
+
+
 @pytest.mark.parametrize("count", [2, 3, 8])
 @pytest.mark.parametrize("window", [None, 40])
 @pytest.mark.parametrize(("rows", "heads"), [(1, 2), (5, 2), (5, 6)])

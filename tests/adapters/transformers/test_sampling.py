@@ -168,13 +168,17 @@ def test_rows_together_are_chosen_as_each_alone() -> None:
         {"temperature": 0.9},
         {"temperature": 1.3, "top_p": 0.8},
         {"temperature": 1.0, "top_k": 300, "min_p": 0.01},
+        {"temperature": 1.0, "top_k": 40},
+        {"temperature": 1.0, "top_k": 100},
+        {"temperature": 1.0, "top_k": 1900},
         {"repetition_penalty": 1.8},
         {"frequency_penalty": 0.7, "presence_penalty": -0.3},
         {"temperature": 1.0, "repetition_penalty": 1.2, "presence_penalty": 1.0, "logit_bias": {5: 2.0, 9: -100}},
         {"min_tokens": 8, "stop_token_ids": (2, 3)},
         {"logit_bias": {4: 3.5}, "min_tokens": 3, "temperature": 0.5},
     ]
-    logits = torch.randn(30, len(every), 40, generator=torch.Generator().manual_seed(0)) * 2
+    # Many of them are equal, as numbers in bfloat16 often are.
+    logits = (torch.randn(30, len(every), 2000, generator=torch.Generator().manual_seed(0)) * 2).bfloat16()
 
     def said(rows: list[int]) -> list[list[int]]:
         tokens = [[7, 7, 8] for _ in rows]
