@@ -109,7 +109,7 @@ def make_batch(seed: str, sources: data.Sources, encoder: Encoder, size: int, la
     while misses < 12:
         is_long = length > 1000 and len(chosen) < rows
         wanted = int(length * WORDS_A_TOKEN * random.uniform(0.25 if length < LARGEST_LONG else 0.5, 0.95))
-        item = encoder.encode(data.make_long(random, sources, wanted) if is_long else data.make(random, sources))
+        item = encoder.encode(data.make_long(random, sources, wanted) if is_long else data.make(random, sources, late))
         tokens = len(item.tokens)
         if tokens > length or (tokens < shortest and len(chosen) < rows):
             continue

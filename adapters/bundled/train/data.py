@@ -429,13 +429,15 @@ MIXTURE: tuple[tuple[float, Maker], ...] = (
     (0.10, make_library),
     (0.01, make_long),
 )
+LATE_DRILLS = 0.12  # instead of their share above, when what is known by heart has to be kept only
 THINKING_SHARE = 0.12
 
 
-def make(random: Random, sources: Sources) -> Example:
+def make(random: Random, sources: Sources, late: bool = False) -> Example:
     """One example of the mixture; most are without thinking."""
-    makers = random.choices([m for _, m in MIXTURE], weights=[w for w, _ in MIXTURE])
-    return with_thinking(random, makers[0](random, sources))
+    weights = [LATE_DRILLS if late and maker is make_drill else share for share, maker in MIXTURE]
+    (maker,) = random.choices([maker for _, maker in MIXTURE], weights=weights)
+    return with_thinking(random, maker(random, sources))
 
 
 def with_thinking(random: Random, example: Example, share: float = THINKING_SHARE) -> Example:
