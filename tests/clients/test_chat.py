@@ -143,6 +143,7 @@ def test_ctrl_c_stops_the_answer_at_the_server_too_and_the_chat_goes_on() -> Non
         keyboard.see("and then and then")
         keyboard.type("\x03")
         keyboard.see(r"\[stopped\].*> ")
+        time.sleep(0.3)  # a person's; between its prompt and its first look at the keys, readline hears no Ctrl-C
         keyboard.type("\x03")
         keyboard.see("Ctrl-D ends the chat.*> ")
         keyboard.type("/exit\r")

@@ -70,7 +70,7 @@ def requests_of_all_lengths() -> list[GenerationRequest]:
     return [text_request(prompt, max_tokens=most) for prompt, (_, most) in zip(prompts, lengths, strict=True)]
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "gemma3_text", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "gpt2"])
 async def test_recorded_steps_say_what_others_say(family: str, long_model: LongModel) -> None:
     model = loaded(long_model(family))
     plain = await texts(Engine(model, SETTINGS), requests_of_all_lengths())
@@ -143,7 +143,7 @@ def slab_of(rows: int, length: int = 256) -> Slab:
     return slab
 
 
-@pytest.mark.parametrize("rows", range(1, 70))
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 8, 9, 33, 64, 65])
 def test_few_numbers_of_rows_are_computed_and_all_of_them_are_there(rows: int) -> None:
     slab = slab_of(rows)
     assert rows <= computed_rows(slab) <= slab.rows

@@ -70,7 +70,8 @@ def test_draws_follow_the_distribution_with_and_without_filters() -> None:
     logits = random_logits(50)
     expected = logits.softmax(-1)
     for fields in ({}, {"top_k": 49}, {"top_p": 0.9999}):
-        counts = Counter(choose(logits, times=4000, temperature=1.0, seed=5, **fields))
+        samplers = [Sampler(Sampling(temperature=1.0, seed=seed, **fields), []) for seed in range(4000)]
+        counts = Counter(choose_all(logits.expand(4000, -1), samplers))
         for token in expected.topk(5).indices.tolist():
             assert counts[token] / 4000 == pytest.approx(float(expected[token]), abs=0.03)
 
