@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL = PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install --quiet \
 	--disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help serve install test test-engine test-vllm test-web check format model clean
+.PHONY: help serve install test test-commands test-engine test-vllm test-web check format model clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ install: $(VENV)/installed-dev  ## make .venv with the exact versions of constra
 
 test: $(VENV)/installed-dev  ## run the tests (ARGS goes to pytest)
 	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+
+test-commands: $(VENV)/installed-dev  ## run the commands of the documents and the examples as a user does
+	COMMAND_TESTS=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 test-engine: $(VENV)/installed-dev  ## compare long answers of every architecture with transformers' own
 	LONG_TESTS=1 $(BIN)/python -m pytest -n 2 tests/engine $(ARGS)

@@ -28,6 +28,18 @@ collect_ignore = [] if os.environ.get("VLLM_ENVIRONMENT") else ["vllm"]
 collect_ignore += [] if os.environ.get("CHROMIUM") else ["web"]
 collect_ignore += [] if os.environ.get("LONG_TESTS") else ["engine"]
 
+COMMANDS = {
+    "clients/test_bench.py",
+    "clients/test_chat.py",
+    "clients/test_detached.py",
+    "clients/test_examples.py",
+    "clients/test_run.py",
+    "clients/test_up_compose.py",
+    "workflows/test_documentation_server.py",
+    "workflows/test_seeds_commands.py",
+}
+"""Tests that start the program again and again as a user does: those of `make test-commands`."""
+
 hypothesis.settings.register_profile("shared-machine", deadline=None)
 hypothesis.settings.load_profile("shared-machine")
 
@@ -41,6 +53,13 @@ class OneProcessForEachServer(LoadFileScheduling):  # type: ignore[misc]
         file = nodeid.partition("::")[0]
         text = (Path(__file__).parent.parent / file).read_text(encoding="utf-8")
         return next((server for server in SHARED_SERVERS if re.search(rf"\b{server}: Served[,)]", text)), file)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Either those of COMMANDS or the others are run; None: unless something else leaves them out."""
+    is_command = str(collection_path).endswith(tuple(COMMANDS))
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if is_test and is_command != bool(os.environ.get("COMMAND_TESTS")) else None
 
 
 @pytest.hookimpl(optionalhook=True)
