@@ -11,6 +11,8 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
+from modelcompose.adapters.transformers.imports import without_compiler
+
 # One thread is the fastest for models this small, and threads that wait spinning take the cores from all else.
 # It has to stand here, before torch is imported; the processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,6 +24,11 @@ sys.dont_write_bytecode = False
 
 # A shell starts its background jobs deaf to Ctrl-C, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# PyTorch's compiler takes a third of what every worker has to import, and comes when a test wants it.
+with without_compiler():
+    import transformers  # noqa: F401
+    from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: F401
 
 pytest_plugins = ["served"]
 collect_ignore = [] if os.environ.get("VLLM_ENVIRONMENT") else ["vllm"]
