@@ -32,7 +32,7 @@ install: $(VENV)/installed-dev  ## make .venv with the exact versions of constra
 test: $(VENV)/installed-dev  ## run the tests (ARGS goes to pytest)
 	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
-test-commands: $(VENV)/installed-dev  ## run the commands of the documents and the examples as a user does
+test-commands: $(VENV)/installed-dev  ## run commands, examples and servers again and again, as a user does
 	COMMAND_TESTS=1 $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 test-engine: $(VENV)/installed-dev  ## compare long answers of every architecture with transformers' own

@@ -36,16 +36,21 @@ collect_ignore += [] if os.environ.get("CHROMIUM") else ["web"]
 collect_ignore += [] if os.environ.get("LONG_TESTS") else ["engine"]
 
 COMMANDS = {
+    "adapters/processes/test_process.py",
+    "adapters/processes/test_server.py",
+    "adapters/vllm/test_managed.py",
     "clients/test_bench.py",
     "clients/test_chat.py",
     "clients/test_detached.py",
     "clients/test_examples.py",
     "clients/test_run.py",
     "clients/test_up_compose.py",
+    "workflows/test_components_http_server.py",
     "workflows/test_documentation_server.py",
     "workflows/test_seeds_commands.py",
+    "workflows/test_seeds_tiny_models.py",
 }
-"""Tests that start the program again and again as a user does: those of `make test-commands`."""
+"""Tests that start the program, and others, again and again as a user does: those of `make test-commands`."""
 
 hypothesis.settings.register_profile("shared-machine", deadline=None)
 hypothesis.settings.load_profile("shared-machine")
