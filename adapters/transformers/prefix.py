@@ -67,7 +67,8 @@ class PrefixBlocks:
 
     def _numbers(self, count: int, kept: int) -> list[int]:
         """Rising numbers of up to so many blocks to fill; `kept` known ones are in use by the text that wants them."""
-        free, self._free = self._free[:count], self._free[count:]
+        free = self._free[:count]
+        del self._free[:count]
         forgotten = min(count - len(free), len(self._known) - kept)
         return sorted(free + [self._known.popitem(last=False)[1] for _ in range(forgotten)])
 
