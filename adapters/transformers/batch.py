@@ -209,14 +209,14 @@ class Singles:
         self.attended = sum(self.positions) + len(rows)
         self._kernels = kernels
         self._kv_heads = rows[0].keys.shape[1]
-        self._places = kernels.places(rows)
+        self.places = kernels.places(rows)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         own = slice(self.start, self.end)
-        self._kernels.keep(keys[own], values[own], self._places, layer)
+        self._kernels.keep(keys[own], values[own], self.places, layer)
 
     def attend(self, layer: int, queries: Tensor, scaling: float | None, window: int | None, means: Means) -> Tensor:
-        return self._kernels.attended(queries, self._places, layer, self._kv_heads, scaling, window)
+        return self._kernels.attended(queries, self.places, layer, self._kv_heads, scaling, window)
 
 
 class Batch:
@@ -256,6 +256,17 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.token_ids)
+
+    @property
+    def singles(self) -> Singles | None:
+        """The part that the batch is, if it is nothing but single tokens for kernels."""
+        first = self.parts[0]
+        return first if isinstance(first, Singles) and first.end == len(self) else None
+
+    @property
+    def threads(self) -> int:
+        """How many threads compute attention."""
+        return self._means.threads or torch.get_num_threads()
 
     def attend(
         self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float | None, window: int | None

@@ -128,7 +128,7 @@ def _proven(
     """The quickest forward that gives the expected logits, with the kernels or without."""
     without: tuple[Kernels | None, ...] = (None,)
     choice = without if kernels is None else (kernels, None)
-    ways: list[Callable[[LoadedModel, Kernels | None], Any]] = [lambda loaded, _: ModuleForward(loaded)]
+    ways: list[Callable[[LoadedModel, Kernels | None], Any]] = [ModuleForward]
     if is_like_llama(loaded):
         ways.insert(0, LlamaForward)
     why = ""

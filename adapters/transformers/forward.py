@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AttentionInterface, Cache, PreTrainedConfig
 
 from .batch import Batch, attention
+from .kernels import Kernels
 from .linear import pack_layers
 from .load import LoadedModel
 from .memory import KVShape
@@ -26,14 +27,14 @@ class Unfit(Exception):
 class ModuleForward:
     """Calls the model with a batch; its modules are left as they are but for how linear layers keep their weights."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, kernels: Kernels | None = None) -> None:
         self._model = cast("Any", loaded.model)
         AttentionInterface.register(ATTENTION, attention)
         configs = {
             id(config): config for module in loaded.model.modules() if (config := getattr(module, "config", None))
         }
         self._own = [(config, config._attn_implementation) for config in configs.values()]
-        pack_layers(loaded.model)
+        pack_layers(loaded.model, kernels)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits `[wanted tokens, vocabulary]`."""

@@ -75,6 +75,7 @@ class InRows:
             self._means_for_much = Means(self._threads, team, kernels)
         self._weights = weights
         self._rounds = packs(shape.dtype, shape.device)
+        self._exact = 0 if kernels is None else kernels.most_projected
         self._owners: dict[Row, Sequence] = {}
 
     def start(self, sequence: Sequence) -> None:
@@ -108,7 +109,7 @@ class InRows:
         read = sum(part.attended for part in plan.parts) * self._shape.token_bytes / self._shape.layers
         means = self._means_for_much if read > SMALL_READ else self._means
         count = len(plan.token_ids)
-        size = rounded(count) if self._rounds else count
+        size = rounded(count) if self._rounds and count > self._exact else count
         batch = Batch.of(plan.parts, plan.token_ids, plan.wanted or [count - 1], means, size, self._shape.device)
         product = self._weights / (4 * self._shape.layers + 1) * max(len(batch), FREE_TOKENS)
         torch.set_num_threads(self._threads if product > SMALL_PRODUCT else 1)

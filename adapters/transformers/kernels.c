@@ -215,6 +215,150 @@ void attend(const bf16 *queries, int64_t stride, const struct row *to, int64_t r
     }
 }
 
+/* A linear layer's weights as oneDNN lays them out: blocks of BLOCK outputs, in each of which the weights of two inputs
+   lie side by side, [padded inputs / 2, BLOCK, 2]; what is there beyond `outputs` and `inputs` is zero. No bias: NULL. */
+struct weights {
+    const bf16 *packed, *bias;
+    int64_t inputs, padded, outputs;
+};
+
+/* A layer of a model like Llama; NULL: there is no such norm. */
+struct layer {
+    const bf16 *norm, *q_norm, *k_norm, *mlp_norm;
+    struct weights qkv, out, gate_up, down;
+    int64_t rotates, window;
+};
+
+struct model {
+    const struct layer *layers;
+    int64_t count, hidden_size, heads, kv_heads, size;
+    float eps, scaling;
+};
+
+#define BLOCK 64
+
+/* Up to how many tokens at a time `project` is quicker than oneDNN; 0: it is not there. */
+int most_projected(void) {
+#if defined(HAS_TILES)
+    return 8;
+#elif defined(__AVX512BF16__)
+    return 64;
+#else
+    return 0;
+#endif
+}
+
+#ifdef __AVX512BF16__
+#define AT_A_TIME 6 /* tokens, whose sums fill 24 of 32 registers */
+
+/* A block of outputs [tokens, BLOCK] of `tokens` tokens [tokens, inputs]. */
+static inline __attribute__((always_inline)) void project_block(const int tokens, const bf16 *in, int64_t inputs,
+                                                                const bf16 *packed, float (*out)[BLOCK]) {
+    __m512 sums[tokens][4];
+#pragma GCC unroll 8
+    for (int t = 0; t < tokens; t++)
+        for (int part = 0; part < 4; part++)
+            sums[t][part] = _mm512_setzero_ps();
+    for (int64_t i = 0; i < inputs; i += 2) {
+        __m512bh weights[4];
+        for (int part = 0; part < 4; part++)
+            weights[part] = (__m512bh)_mm512_loadu_si512(packed + i * BLOCK + 32 * part);
+#pragma GCC unroll 8
+        for (int t = 0; t < tokens; t++) {
+            int32_t two;
+            memcpy(&two, in + t * inputs + i, sizeof two);
+            __m512bh all = (__m512bh)_mm512_set1_epi32(two);
+            for (int part = 0; part < 4; part++)
+                sums[t][part] = _mm512_dpbf16_ps(sums[t][part], weights[part], all);
+        }
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < tokens; t++)
+        for (int part = 0; part < 4; part++)
+            _mm512_storeu_ps(out[t] + 16 * part, sums[t][part]);
+}
+
+static inline __m512 widened_16(__mmask16 mask, const bf16 *from) {
+    return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from)), 16);
+}
+
+/* out [tokens, outputs] = in [tokens, inputs] times the weights, and the bias, and `plus` [tokens, outputs] (NULL:
+   without), which may be `out` itself. The sums of a token are the same whatever others there are. */
+void project(const bf16 *in, int64_t tokens, const struct weights *w, const bf16 *plus, bf16 *out, int threads) {
+    int64_t blocks = (w->outputs + BLOCK - 1) / BLOCK, groups = (tokens + AT_A_TIME - 1) / AT_A_TIME;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (threads > 1)
+    for (int64_t block = 0; block < blocks; block++) {
+        const bf16 *packed = w->packed + block * w->padded * BLOCK;
+        for (int64_t group = 0; group < groups; group++) {
+            int64_t first = tokens * group / groups, count = tokens * (group + 1) / groups - first;
+            const bf16 *mine = in + first * w->inputs;
+            float sums[AT_A_TIME][BLOCK];
+            switch (count) { /* so that each has its sums in registers */
+            case 1:
+                project_block(1, mine, w->inputs, packed, sums);
+                break;
+            case 2:
+                project_block(2, mine, w->inputs, packed, sums);
+                break;
+            case 3:
+                project_block(3, mine, w->inputs, packed, sums);
+                break;
+            case 4:
+                project_block(4, mine, w->inputs, packed, sums);
+                break;
+            case 5:
+                project_block(5, mine, w->inputs, packed, sums);
+                break;
+            default:
+                project_block(AT_A_TIME, mine, w->inputs, packed, sums);
+            }
+            for (int64_t at = block * BLOCK; at < w->outputs && at < (block + 1) * BLOCK; at += 16) {
+                __mmask16 there = w->outputs - at < 16 ? (1u << (w->outputs - at)) - 1 : 0xffff;
+                __m512 bias = w->bias ? widened_16(there, w->bias + at) : _mm512_setzero_ps();
+                for (int64_t t = 0; t < count; t++) {
+                    int64_t place = (first + t) * w->outputs + at;
+                    __m512 sum = _mm512_add_ps(_mm512_loadu_ps(sums[t] + at % BLOCK), bias);
+                    if (plus)
+                        sum = _mm512_add_ps(sum, widened_16(there, plus + place));
+                    _mm256_mask_storeu_epi16(out + place, there, (__m256i)_mm512_cvtneps_pbh(sum));
+                }
+            }
+        }
+    }
+}
+
+/* One new token in each of `rows` rows through all layers; `hidden` [rows, hidden_size] is what goes in and comes out.
+   `room` is for [rows, hidden_size + 2 * (heads + kv_heads) * size + 3 * inner] numbers. Attention has so many threads
+   `attending`. */
+void decode(const struct model *model, bf16 *hidden, const bf16 *cos, const bf16 *sin, const struct row *to,
+            int64_t rows, bf16 *room, int threads, int attending) {
+    int64_t hidden_size = model->hidden_size, heads = model->heads, kv_heads = model->kv_heads, size = model->size;
+    int64_t stride = (heads + 2 * kv_heads) * size;
+    bf16 *normed = room, *qkv = normed + rows * hidden_size, *attended = qkv + rows * stride;
+    bf16 *both = attended + rows * heads * size, *keys = qkv + heads * size, *values = keys + kv_heads * size;
+    for (int64_t n = 0; n < model->count; n++) {
+        const struct layer *layer = model->layers + n;
+        int64_t inner = layer->down.inputs;
+        bf16 *inside = both + rows * 2 * inner;
+        normalize(hidden, hidden_size, layer->norm, model->eps, rows, 1, hidden_size, normed, hidden_size, threads);
+        project(normed, rows, &layer->qkv, NULL, qkv, threads);
+        if (layer->q_norm)
+            normalize(qkv, stride, layer->q_norm, model->eps, rows, heads, size, qkv, stride, threads);
+        if (layer->k_norm)
+            normalize(keys, stride, layer->k_norm, model->eps, rows, kv_heads, size, keys, stride, threads);
+        if (layer->rotates)
+            rotate(qkv, stride, cos, sin, rows, heads + kv_heads, size, threads);
+        keep(keys, values, stride, to, rows, n, kv_heads, size);
+        attend(qkv, stride, to, rows, n, heads, kv_heads, size, layer->window, model->scaling, attended, attending);
+        project(attended, rows, &layer->out, hidden, hidden, threads);
+        normalize(hidden, hidden_size, layer->mlp_norm, model->eps, rows, 1, hidden_size, normed, hidden_size, threads);
+        project(normed, rows, &layer->gate_up, NULL, both, threads);
+        gated(both, rows, inner, inside, threads);
+        project(inside, rows, &layer->down, hidden, hidden, threads);
+    }
+}
+#endif
+
 /* Attention of a piece of one row's prompt, with AVX-512's products of pairs or, where there are such, matrix units.
 
    Scores are computed transposed, a row a key and a column a query: each query has a place in a vector then, the highest

@@ -2,7 +2,8 @@
 
 PyTorch has an operation for every step of these, which each read and write all numbers; `kernels.c` does them at once.
 Beside them it takes 0.3 to 0.6 of the time for attention of one token in each of 1 to 64 rows, 0.5 for attention of
-500 to 2,000 tokens of a prompt, 0.3 to 0.6 for norms and rotary embeddings (`benchmarks/kernels.py`).
+500 to 2,000 tokens of a prompt, 0.3 to 0.6 for norms and rotary embeddings (`benchmarks/kernels.py`). Products of up to
+64 tokens take 0.6 (1) to 0.9 (32) of oneDNN's time, where there are no matrix units.
 """
 
 from __future__ import annotations
@@ -30,8 +31,65 @@ _ARGUMENTS = {
     "gated": (_POINTER, _SIZE, _SIZE, _POINTER, _COUNT),
     "keep": (_POINTER, _POINTER, _SIZE, _POINTER, *[_SIZE] * 4),
     "attend": (_POINTER, _SIZE, _POINTER, *[_SIZE] * 6, _REAL, _POINTER, _COUNT),
+}
+_ARGUMENTS_OF_PIECES = {
     "attend_piece": (_POINTER, _SIZE, _POINTER, _POINTER, *[_SIZE] * 7, _REAL, _POINTER, _POINTER, _COUNT),
 }
+_ARGUMENTS_OF_PRODUCTS = {
+    "project": (_POINTER, _SIZE, _POINTER, _POINTER, _POINTER, _COUNT),
+    "decode": (*[_POINTER] * 5, _SIZE, _POINTER, _COUNT, _COUNT),
+}
+
+BLOCK = 64
+"""Outputs of a linear layer whose weights lie together."""
+
+
+class Weights(ctypes.Structure):
+    """A linear layer's packed weights for `kernels.c`, which says how they lie."""
+
+    _fields_ = (
+        ("packed", _POINTER),
+        ("bias", _POINTER),
+        ("inputs", _SIZE),
+        ("padded", _SIZE),
+        ("outputs", _SIZE),
+    )
+    inputs: int
+    outputs: int
+
+
+class LayerWeights(ctypes.Structure):
+    """What `kernels.c` knows of a layer; there may be no norms of queries and keys (None), and no `window` (0)."""
+
+    _fields_ = (
+        *((name, _POINTER) for name in ("norm", "q_norm", "k_norm", "mlp_norm")),
+        *((name, Weights) for name in ("qkv", "out", "gate_up", "down")),
+        ("rotates", _SIZE),
+        ("window", _SIZE),
+    )
+    gate_up: Weights
+    down: Weights
+
+
+class ModelWeights(ctypes.Structure):
+    """A model's layers for `kernels.c`."""
+
+    _fields_ = (
+        ("layers", ctypes.POINTER(LayerWeights)),
+        *((name, _SIZE) for name in ("count", "hidden_size", "heads", "kv_heads", "size")),
+        ("eps", _REAL),
+        ("scaling", _REAL),
+    )
+    layers: ctypes.Array[LayerWeights]
+    heads: int
+    kv_heads: int
+    size: int
+
+    @property
+    def room(self) -> int:
+        """Numbers that `kernels.c` keeps of a token between two steps, beside twice its hidden state."""
+        layer = self.layers[0]
+        return 2 * (self.heads + self.kv_heads) * self.size + layer.gate_up.outputs + layer.down.inputs
 
 
 class Steps(Protocol):
@@ -73,10 +131,16 @@ class Kernels:
         ctypes.CDLL(str(openmp()), mode=ctypes.RTLD_GLOBAL)
         self._library = ctypes.CDLL(str(path))
         self._has_pieces = bool(self._library.can_attend_pieces())
-        for name, arguments in _ARGUMENTS.items():
-            if self._has_pieces or name != "attend_piece":
-                function = getattr(self._library, name)
-                function.argtypes, function.restype = arguments, None
+        self.most_projected: int = self._library.most_projected()
+        """Tokens at a time up to which products are quicker than oneDNN's; 0: there are none."""
+        there = dict(_ARGUMENTS)
+        if self._has_pieces:
+            there |= _ARGUMENTS_OF_PIECES
+        if self.most_projected:
+            there |= _ARGUMENTS_OF_PRODUCTS
+        for name, arguments in there.items():
+            function = getattr(self._library, name)
+            function.argtypes, function.restype = arguments, None
 
     def normed(self, states: Tensor, weight: Tensor, eps: float) -> Tensor:
         states = _in_line(states)
@@ -160,6 +224,40 @@ class Kernels:
             *(turned.data_ptr(), attended.data_ptr(), torch.get_num_threads()),
         )
         return attended
+
+    @staticmethod
+    def weights(place: int, shape: Sequence[int], bias: Tensor | None) -> Weights:
+        """A linear layer `[out, in]` whose packed weights are at `place`; they and the bias have to stay there."""
+        outputs, inputs = shape
+        return Weights(place, None if bias is None else bias.data_ptr(), inputs, -(-inputs // 32) * 32, outputs)
+
+    def projected(self, input: Tensor, weights: Weights, other: Tensor | None = None) -> Tensor:
+        """`[..., in]` -> `[..., out]` of a linear layer, and `other` `[..., out]`.
+
+        What a token's numbers are does not depend on how many others there are.
+        """
+        input = input.contiguous()
+        plus = None if other is None else other.contiguous().data_ptr()
+        output = input.new_empty(*input.shape[:-1], weights.outputs)
+        self._library.project(
+            *(input.data_ptr(), input.numel() // input.shape[-1], ctypes.addressof(weights), plus),
+            *(output.data_ptr(), torch.get_num_threads()),
+        )
+        return output
+
+    def decoded(
+        self, model: ModelWeights, hidden: Tensor, cos: Tensor, sin: Tensor, places: Tensor, attending: int
+    ) -> Tensor:
+        """What the layers make of one new token a row, `hidden` `[rows, size]`, which is overwritten.
+
+        Keys and values are kept; `cos` and `sin` are as above. `attending` threads compute attention.
+        """
+        room = hidden.new_empty(len(hidden), hidden.shape[-1] + model.room)
+        self._library.decode(
+            *(ctypes.addressof(model), hidden.data_ptr(), cos.data_ptr(), sin.data_ptr(), places.data_ptr()),
+            *(len(places), room.data_ptr(), torch.get_num_threads(), attending),
+        )
+        return hidden
 
 
 def _in_line(states: Tensor) -> Tensor:

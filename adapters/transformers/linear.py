@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .kernels import BLOCK, Kernels, Weights
 
 TOKENS = 16
 """The number of tokens at a time that weights are laid out for; others are as quick."""
@@ -39,41 +43,84 @@ def rounded(tokens: int) -> int:
     return -(-tokens // multiple) * multiple
 
 
-def pack(weight: Tensor) -> Tensor:
-    """A weight `[out, in]` laid out anew; it is of use for `packed_linear` only.
+class Packed:
+    """A weight `[out, in]` laid out anew, with a bias.
 
     A product takes 0.6 to 0.8 of `F.linear`'s time then, which lays the weight out each time (640 x 384 to
-    7168 x 1024, 1 to 64 tokens).
+    7168 x 1024, 1 to 64 tokens). Products of few tokens are left to `kernels` that know the layout.
     """
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), TOKENS)
-    return packed
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, kernels: Kernels | None = None) -> None:
+        self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), TOKENS)
+        self._bias = bias
+        self._place = _place_in_blocks(weight, self._packed)
+        self.use(kernels)
+
+    def use(self, kernels: Kernels | None) -> None:
+        self._kernels = kernels
+        self.weights: Weights | None = None
+        if kernels is not None and kernels.most_projected and self._place is not None:
+            self.weights = kernels.weights(self._place, self._packed.shape, self._bias)
+
+    def __call__(self, input: Tensor) -> Tensor:
+        if self._kernels is not None and self.weights is not None and _tokens(input) <= self._kernels.most_projected:
+            return self._kernels.projected(input, self.weights)
+        output: Tensor = torch.ops.mkldnn._linear_pointwise(input, self._packed, self._bias, "none", [], "")
+        return output
+
+    def plus(self, input: Tensor, other: Tensor) -> Tensor:
+        """The product and `other`, of the same shape as it."""
+        if self._kernels is not None and self.weights is not None and _tokens(input) <= self._kernels.most_projected:
+            return self._kernels.projected(input, self.weights, other)
+        output: Tensor = torch.ops.mkldnn._linear_pointwise.binary(input, other, self._packed, self._bias, "add")
+        return output
+
+    def unpacked(self) -> Tensor:
+        """The weight as it was."""
+        return self._packed.to_dense()
 
 
-def packed_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    output: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
-    return output
+def _tokens(input: Tensor) -> int:
+    return input.numel() // input.shape[-1]
 
 
-def packed_linear_plus(input: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A product with a packed weight, and `other`, of the same shape as it."""
-    output: Tensor = torch.ops.mkldnn._linear_pointwise.binary(input, other, weight, bias, "add")
-    return output
+def _place_in_blocks(weight: Tensor, packed: Tensor) -> int | None:
+    """Where a packed weight lies, if it does so in blocks as `kernels.c` knows them.
+
+    How oneDNN lays weights out is its own affair, so the first and the last block are looked at.
+    """
+    outputs, inputs = weight.shape
+    blocks, pairs = -(-outputs // BLOCK), -(-inputs // 32) * 16
+    if inputs % 2 or torch.ops.mkldnn._nbytes(packed) != blocks * pairs * BLOCK * 2 * weight.element_size():
+        return None
+    place = int(torch.ops.mkldnn.data_ptr(packed))
+    for block in {0, blocks - 1}:
+        own = weight[block * BLOCK : (block + 1) * BLOCK]
+        expected = F.pad(own, (0, 2 * pairs - inputs, 0, BLOCK - len(own))).view(BLOCK, pairs, 2).transpose(0, 1)
+        size = pairs * BLOCK * 2 * weight.element_size()
+        there = torch.frombuffer((ctypes.c_char * size).from_address(place + block * size), dtype=weight.dtype)
+        if not there.view(torch.int16).equal(expected.reshape(-1).view(torch.int16)):
+            return None
+    return place
 
 
 class PackedLinear(nn.Linear):
     """A linear layer with a packed weight; `weight` itself is empty."""
 
-    packed: Tensor
+    packed: Packed
 
     def forward(self, input: Tensor) -> Tensor:
-        return packed_linear(input, self.packed, self.bias)
+        return self.packed(input)
 
 
-def pack_layers(model: nn.Module) -> None:
+def pack_layers(model: nn.Module, kernels: Kernels | None = None) -> None:
     """Pack the weights of a model's linear layers, where that is possible; an embedding keeps what it shares."""
     for module in model.modules():
-        if type(module) is nn.Linear and can_pack(module.weight):
+        if isinstance(module, PackedLinear):
+            module.packed.use(kernels)
+        elif type(module) is nn.Linear and can_pack(module.weight):
+            packed = Packed(module.weight.detach(), module.bias, kernels)
             module.__class__ = PackedLinear
             assert isinstance(module, PackedLinear)
-            module.packed = pack(module.weight.detach())
+            module.packed = packed
             module.weight = nn.Parameter(module.weight.new_empty(0), requires_grad=False)

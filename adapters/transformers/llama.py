@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from .batch import Batch
 from .kernels import Kernels, PlainSteps, Steps
-from .linear import can_pack, pack, packed_linear, packed_linear_plus
+from .layers import Layer, Product, for_kernels
 from .load import LoadedModel
 
 BLOCK = 1024
@@ -24,57 +24,6 @@ BLOCK = 1024
 
 FAMILIES = {"llama", "mistral", "qwen2", "qwen3", "smollm3"}
 """Model types that are alike but for biases, norms of q and k, windows, and layers without rotary embeddings."""
-
-
-class Product:
-    """One or more linear layers as one. They give their weights away to it: packed, or else as views of the whole."""
-
-    def __init__(self, *layers: Any) -> None:
-        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
-        self._layers = layers
-        self._bias = torch.cat(biases) if biases else None
-        weight = (
-            torch.cat([layer.weight.detach() for layer in layers]) if len(layers) > 1 else layers[0].weight.detach()
-        )
-        self._is_packed = can_pack(weight)
-        self._weight = pack(weight) if self._is_packed else weight
-        self._give_back(weight[:0] if self._is_packed else weight)
-
-    def __call__(self, input: Tensor) -> Tensor:
-        if self._is_packed:
-            return packed_linear(input, self._weight, self._bias)
-        return F.linear(input, self._weight, self._bias)
-
-    def plus(self, input: Tensor, other: Tensor) -> Tensor:
-        """The product and `other`."""
-        if self._is_packed:
-            return packed_linear_plus(input, other, self._weight, self._bias)
-        return self(input).add_(other)
-
-    def undo(self) -> None:
-        """Let the layers have their weights again."""
-        self._give_back(self._weight.to_dense() if self._is_packed else self._weight)
-
-    def _give_back(self, weight: Tensor) -> None:
-        start = 0
-        for layer in self._layers:
-            layer.weight = nn.Parameter(weight[start : start + layer.out_features], requires_grad=False)
-            start += layer.out_features
-
-
-class Layer(NamedTuple):
-    """The numbers of one layer."""
-
-    norm: Tensor
-    qkv: Product
-    q_norm: Tensor | None
-    k_norm: Tensor | None
-    rotates: bool
-    window: int | None
-    out: Product
-    mlp_norm: Tensor
-    gate_up: Product
-    down: Product
 
 
 class LlamaForward:
@@ -88,23 +37,32 @@ class LlamaForward:
         self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._size: int = model.model.layers[0].self_attn.head_dim
         self._eps: float = config.rms_norm_eps
-        self._layers = [_layer(layer, config, index) for index, layer in enumerate(model.model.layers)]
+        self._layers = [Layer.of(layer, config, kernels) for layer in model.model.layers]
         self._norm: Tensor = model.model.norm.weight.detach()
-        self._head = Product(model.lm_head)
+        self._head = Product(model.lm_head, kernels=kernels)
         self._rotary = model.model.rotary_emb
         self._scaling = self._size**-0.5
+        self._kernels = kernels
+        self._for_kernels = for_kernels(self._layers, self._heads, self._kv_heads, self._size, self._eps, self._scaling)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits `[wanted tokens, vocabulary]`."""
         hidden = F.embedding(batch.token_ids, self._embedding)
         cos, sin = self._angles(hidden, batch.positions)
+        hidden = self._through_layers(hidden, cos, sin, batch)
+        if batch.wanted is not None:
+            hidden = hidden[batch.wanted]
+        return self._head(self._normed(hidden, self._norm))
+
+    def _through_layers(self, hidden: Tensor, cos: Tensor, sin: Tensor, batch: Batch) -> Tensor:
+        kernels, model, singles = self._kernels, self._for_kernels, batch.singles
+        if kernels is not None and model is not None and singles is not None and len(batch) <= kernels.most_projected:
+            return kernels.decoded(model, hidden, cos, sin, singles.places, batch.threads)
         for index, layer in enumerate(self._layers):
             queries, keys, values = _in_blocks(partial(self._states, layer), hidden, cos, sin)
             attended = batch.attend(index, queries, keys, values, self._scaling, layer.window).flatten(1)
             (hidden,) = _in_blocks(partial(self._rest, layer), attended, hidden)
-        if batch.wanted is not None:
-            hidden = hidden[batch.wanted]
-        return self._head(self._normed(hidden, self._norm))
+        return hidden
 
     def undo(self) -> None:
         """Let the modules have their weights again."""
@@ -160,26 +118,3 @@ def is_like_llama(loaded: LoadedModel) -> bool:
         and all(type(layer) is nn.Linear for layer in layers)
         and len(layers) == 7 * config.num_hidden_layers + 1
     )
-
-
-def _layer(module: Any, config: Any, index: int) -> Layer:
-    attention, mlp = module.self_attn, module.mlp
-    own = getattr(attention, "sliding_window", None)
-    window = getattr(config, "sliding_window", None) if config.model_type == "mistral" else own
-    return Layer(
-        norm=module.input_layernorm.weight.detach(),
-        qkv=Product(attention.q_proj, attention.k_proj, attention.v_proj),
-        q_norm=_weight(attention, "q_norm"),
-        k_norm=_weight(attention, "k_norm"),
-        rotates=bool(getattr(attention, "use_rope", True)),
-        window=window,
-        out=Product(attention.o_proj),
-        mlp_norm=module.post_attention_layernorm.weight.detach(),
-        gate_up=Product(mlp.gate_proj, mlp.up_proj),
-        down=Product(mlp.down_proj),
-    )
-
-
-def _weight(module: Any, name: str) -> Tensor | None:
-    norm = getattr(module, name, None)
-    return None if norm is None else norm.weight.detach()

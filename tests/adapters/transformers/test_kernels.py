@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,12 +18,16 @@ from torch.nn import functional as F
 
 from modelcompose.adapters.bundled import MODEL_FOLDER
 from modelcompose.adapters.errors import ConfigError
+from modelcompose.adapters.transformers import llama
+from modelcompose.adapters.transformers.batch import Batch, Means, Singles
 from modelcompose.adapters.transformers.compiler import NotCompiled, library
 from modelcompose.adapters.transformers.computer import computer_for
+from modelcompose.adapters.transformers.forward import kv_shape
 from modelcompose.adapters.transformers.in_rows import InRows
 from modelcompose.adapters.transformers.kernels import Kernels, PlainSteps, compiled
+from modelcompose.adapters.transformers.linear import Packed
 from modelcompose.adapters.transformers.llama import LlamaForward
-from modelcompose.adapters.transformers.load import load
+from modelcompose.adapters.transformers.load import LoadedModel, load
 from modelcompose.adapters.transformers.memory import KVShape, Memory
 from modelcompose.adapters.transformers.rows import Row
 from modelcompose.adapters.transformers.settings import ModelSettings
@@ -174,6 +179,76 @@ def test_a_new_token_goes_to_its_place_in_its_row_and_nowhere_else(kernels: Kern
             assert room.equal(old)
 
 
+@pytest.mark.usefixtures("count")
+@pytest.mark.parametrize("tokens", [1, 2, 5, 6, 7, 13, 64])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 64), (96, 160), (130, 200), (2, 17), (384, 1001)])
+@torch.inference_mode()
+def test_products_are_those_of_float32(kernels: Kernels, tokens: int, inputs: int, outputs: int) -> None:
+    if tokens > kernels.most_projected:
+        pytest.skip("others are quicker here")
+    weight, bias = random(outputs, inputs) / inputs**0.5, random(outputs)
+    hidden, other = random(tokens, inputs), random(tokens, outputs)
+    expected = F.linear(hidden.float(), weight.float())
+    for bias_or_none, whole in ((None, expected), (bias, expected + bias.float())):
+        layer = Packed(weight, bias_or_none, kernels)
+        assert layer.weights is not None
+        torch.testing.assert_close(layer(hidden).float(), whole, atol=1e-3, rtol=2**-7)
+        torch.testing.assert_close(layer.plus(hidden, other).float(), whole + other.float(), atol=1e-3, rtol=2**-7)
+        together = layer(hidden)
+        for token in range(tokens):
+            assert layer(hidden[token : token + 1])[0].equal(together[token])
+
+
+@torch.inference_mode()
+def test_weights_that_lie_otherwise_and_many_tokens_are_left_to_onednn(
+    kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight, hidden = random(160, 96), random(3, 96)
+    expected = Packed(weight)(hidden)
+    assert Packed(random(160, 97), None, kernels).weights is None
+    many = random(kernels.most_projected + 1, 96)
+    assert Packed(weight, None, kernels)(many).equal(Packed(weight)(many))
+    monkeypatch.setattr(Kernels, "projected", None)
+    reorder = torch.ops.mkldnn._reorder_linear_weight
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", lambda given, at: reorder(given.flip(0), at))
+    turned = Packed(weight, None, kernels)
+    assert turned.weights is None
+    torch.testing.assert_close(turned(hidden).flip(-1), expected)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "smollm3"])
+@torch.inference_mode()
+def test_a_step_of_single_tokens_in_one_call_is_that_layer_by_layer(
+    family: str, kernels: Kernels, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kernels.most_projected:
+        pytest.skip("this processor multiplies no pairs of bfloat16")
+    forward = computed(tiny_model(family)).forward
+    assert isinstance(forward, LlamaForward)
+    shape = kv_shape(loaded_in_bfloat16(tiny_model(family)))
+    rows = [Row.alone(Memory(shape), 256) for _ in range(3)]
+    for number, row in enumerate(rows):
+        row.keys.normal_()
+        row.values.normal_()
+        row.filled = 9 + 40 * number
+
+    def logits() -> tuple[Tensor, Tensor]:
+        got = forward(Batch.of([Singles(rows, 0, kernels)], [5, 6, 7], [0, 1, 2], Means(kernels=kernels)))
+        return got, torch.stack([row.keys[:, :, row.filled] for row in rows])
+
+    at_once = logits()
+    monkeypatch.setattr(Kernels, "decoded", None)
+    with pytest.raises(TypeError):
+        logits()
+    monkeypatch.setattr(forward, "_for_kernels", None)
+    for one, other in zip(at_once, logits(), strict=True):
+        assert one.equal(other)
+
+
+def loaded_in_bfloat16(folder: Path) -> LoadedModel:
+    return load(ModelSettings(name="m", source=str(folder), device="cpu", precision="bfloat16"), lambda _state: None)
+
+
 def computed(folder: Path, compile: bool | None = None) -> InRows:
     """What computes a model in bfloat16."""
     settings = ModelSettings(name="m", source=str(folder), device="cpu", precision="bfloat16", compile=compile)
@@ -192,16 +267,23 @@ def test_models_are_computed_with_kernels_unless_they_are_not_wanted(
     assert computed(tiny_model(family), compile=False).kernels is None
 
 
-@pytest.mark.parametrize("step", ["normed", "rotated", "gated", "keep", "attended", "attended_piece"])
+@pytest.mark.parametrize(
+    "step", ["normed", "rotated", "gated", "keep", "attended", "attended_piece", "projected", "decoded"]
+)
 def test_kernels_that_give_other_numbers_are_not_used(
     step: str, kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if step == "attended_piece" and not kernels.can_attend_pieces(64):
         pytest.skip("this processor multiplies no pairs of bfloat16")
+    if step in ("projected", "decoded") and not kernels.most_projected:
+        pytest.skip("this processor multiplies no pairs of bfloat16")
+    if step in ("keep", "attended"):
+        monkeypatch.setattr(llama, "for_kernels", lambda *_: None)
     right = getattr(Kernels, step)
 
-    def wrong(self: Kernels, states: Tensor, *others: object) -> object:
-        return right(self, states.roll(1, -1), *others)
+    def wrong(self: Kernels, *given: Any) -> object:
+        at = 1 if step == "decoded" else 0  # of its states
+        return right(self, *given[:at], given[at].roll(1, -1), *given[at + 1 :])
 
     monkeypatch.setattr(Kernels, step, wrong)
     computer = computed(MODEL_FOLDER)
