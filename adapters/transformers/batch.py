@@ -263,11 +263,6 @@ class Batch:
         first = self.parts[0]
         return first if isinstance(first, Singles) and first.end == len(self) else None
 
-    @property
-    def threads(self) -> int:
-        """How many threads compute attention."""
-        return self._means.threads or torch.get_num_threads()
-
     def attend(
         self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float | None, window: int | None
     ) -> Tensor:

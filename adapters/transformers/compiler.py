@@ -16,7 +16,8 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("kernels.c")
-OPTIONS = ("-O3", "-march=native", "-fopenmp", "-fPIC")
+INCLUDED = Path(__file__).with_name("team.h")
+OPTIONS = ("-O3", "-march=native", "-fopenmp-simd", "-pthread", "-fPIC")
 # Of -ffast-math, what leaves infinities and what is no number as they are.
 LOOSER_SUMS = ("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math")
 WIDER = {"x86_64": ("-mprefer-vector-width=512",)}
@@ -32,8 +33,8 @@ def library() -> Path:
     if not sys.platform.startswith("linux"):
         raise NotCompiled("it is done on Linux only")
     options = (*OPTIONS, *LOOSER_SUMS, *WIDER.get(platform.machine(), ()))
-    source = SOURCE.read_bytes()
-    made_of = b"\0".join([source, " ".join(options).encode(), _processor().encode()])
+    sources = [file.read_bytes() for file in (SOURCE, INCLUDED)]
+    made_of = b"\0".join([*sources, " ".join(options).encode(), _processor().encode()])
     path = _cache() / f"kernels-{hashlib.sha256(made_of).hexdigest()[:16]}.so"
     if not path.exists():
         _compile(path, options)
@@ -41,17 +42,15 @@ def library() -> Path:
 
 
 def _compile(path: Path, options: tuple[str, ...]) -> None:
-    # Not just any: clang's OpenMP would be a second one beside PyTorch's.
+    # Not just any: it is told in gcc's words what to unroll.
     compiler = os.environ.get("CC") or shutil.which("gcc")
     if compiler is None:
         raise NotCompiled("there is no C compiler; install gcc")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            object_file, made = Path(folder) / "kernels.o", Path(folder) / path.name
-            _run(compiler, *options, "-c", "-o", str(object_file), str(SOURCE))
-            # Without OpenMP's library: the one that PyTorch has loaded is to be taken, wherever that lies.
-            _run(compiler, "-shared", "-o", str(made), str(object_file), "-lm")
+            made = Path(folder) / path.name
+            _run(compiler, *options, "-shared", "-o", str(made), str(SOURCE), "-lm")
             made.replace(path)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotCompiled(f"{compiler} cannot be used: {error}") from error
@@ -64,14 +63,6 @@ def _run(compiler: str, *arguments: str) -> None:
     if result.returncode:
         lines = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
         raise NotCompiled(f"{compiler} fails: {lines[0]}")
-
-
-def openmp() -> Path:
-    """The library that runs PyTorch's threads in this process; raises NotCompiled if it has none of a known kind."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        if found := re.search(r"/.*/lib(?:gomp|iomp5)\b.*\.so.*", line):
-            return Path(found[0])
-    raise NotCompiled("PyTorch does without OpenMP here")
 
 
 def _cache() -> Path:

@@ -23,14 +23,23 @@ from .tensors import rows_at
 ROWS_SHARE = 0.75
 """Of the KV cache's memory, for rows; what is left is for known beginnings of texts."""
 
-SMALL_PRODUCT = 7.5e7
-"""A layer's product of fewer multiplications is done before a second thread is awake."""
-
 SMALL_READ = 2_000_000
 """Bytes of keys and values that attention has read in a layer before a second thread is awake."""
 
-FREE_TOKENS = 85
-"""Up to so many tokens a product takes as long as for one: as long as it takes to read the weights."""
+
+class Products(NamedTuple):
+    """What a layer's products cost: up to `free` tokens as much as one, as long as it takes to read the weights.
+
+    One of fewer than `small` multiplications is done before a second thread is awake.
+    """
+
+    free: int
+    small: float
+
+
+ONEDNN = Products(free=85, small=7.5e7)
+KERNELS = Products(free=8, small=2e7)
+"""A second thread that comes late costs these nothing."""
 
 
 class Plan(NamedTuple):
@@ -75,7 +84,7 @@ class InRows:
             self._means_for_much = Means(self._threads, team, kernels)
         self._weights = weights
         self._rounds = packs(shape.dtype, shape.device)
-        self._exact = 0 if kernels is None else kernels.most_projected
+        self._most_exact = 0 if kernels is None else kernels.most_projected
         self._owners: dict[Row, Sequence] = {}
 
     def start(self, sequence: Sequence) -> None:
@@ -109,10 +118,13 @@ class InRows:
         read = sum(part.attended for part in plan.parts) * self._shape.token_bytes / self._shape.layers
         means = self._means_for_much if read > SMALL_READ else self._means
         count = len(plan.token_ids)
-        size = rounded(count) if self._rounds and count > self._exact else count
+        are_few = count <= self._most_exact
+        size = rounded(count) if self._rounds and not are_few else count
         batch = Batch.of(plan.parts, plan.token_ids, plan.wanted or [count - 1], means, size, self._shape.device)
-        product = self._weights / (4 * self._shape.layers + 1) * max(len(batch), FREE_TOKENS)
-        torch.set_num_threads(self._threads if product > SMALL_PRODUCT else 1)
+        products = KERNELS if are_few else ONEDNN
+        product = self._weights / (4 * self._shape.layers + 1) * max(len(batch), products.free)
+        is_much = product > products.small or (are_few and read > SMALL_READ)
+        torch.set_num_threads(self._threads if is_much else 1)
         return self.forward(batch)
 
     def repeat(self, sequence: Sequence) -> None:

@@ -2,6 +2,8 @@
 
    All numbers are computed in float32 and rounded once. Sizes are counted in numbers, not in bytes. */
 
+#include "team.h"
+
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -17,7 +19,7 @@
 typedef uint16_t bf16;
 
 #define CHUNK 256        /* tokens whose scores are held at a time */
-#define WORTH_SHARING (1 << 16) /* numbers, from which on a second thread is of use */
+#define WORTH_SHARING (1 << 14) /* numbers that a thread takes at a time; fewer are not worth waking another */
 
 static inline float widened(bf16 x) {
     uint32_t bits = (uint32_t)x << 16;
@@ -47,20 +49,58 @@ static inline float exponential(float x) {
     return series * scale;
 }
 
+/* How many tokens of so many numbers a thread takes at a time. */
+static inline int64_t tokens_of(int64_t numbers) {
+    return numbers < WORTH_SHARING ? WORTH_SHARING / numbers : 1;
+}
+
+struct norm {
+    const bf16 *in, *weight;
+    bf16 *out;
+    int64_t in_stride, out_stride, heads, size;
+    float eps;
+};
+
+static void normalize_tokens(const void *given, int64_t begin, int64_t end) {
+    const struct norm *n = given;
+    for (int64_t token = begin; token < end; token++)
+        for (int64_t head = 0; head < n->heads; head++) {
+            const bf16 *x = n->in + token * n->in_stride + head * n->size;
+            bf16 *y = n->out + token * n->out_stride + head * n->size;
+            float sum = 0;
+            for (int64_t i = 0; i < n->size; i++)
+                sum += widened(x[i]) * widened(x[i]);
+            float scale = 1 / sqrtf(sum / n->size + n->eps);
+            for (int64_t i = 0; i < n->size; i++)
+                y[i] = narrowed(widened(x[i]) * scale * widened(n->weight[i]));
+        }
+}
+
 /* RMS norm of `heads` vectors of `size` numbers in each token; a token's begin `in_stride` after the last one's. */
 void normalize(const bf16 *in, int64_t in_stride, const bf16 *weight, float eps, int64_t tokens, int64_t heads,
                int64_t size, bf16 *out, int64_t out_stride, int threads) {
-#pragma omp parallel for num_threads(threads) if (threads > 1 && tokens * heads * size > WORTH_SHARING)
-    for (int64_t token = 0; token < tokens; token++)
-        for (int64_t head = 0; head < heads; head++) {
-            const bf16 *x = in + token * in_stride + head * size;
-            bf16 *y = out + token * out_stride + head * size;
-            float sum = 0;
-            for (int64_t i = 0; i < size; i++)
-                sum += widened(x[i]) * widened(x[i]);
-            float scale = 1 / sqrtf(sum / size + eps);
-            for (int64_t i = 0; i < size; i++)
-                y[i] = narrowed(widened(x[i]) * scale * widened(weight[i]));
+    struct norm norm = {in, weight, out, in_stride, out_stride, heads, size, eps};
+    share(threads, normalize_tokens, &norm, tokens, tokens_of(heads * size));
+}
+
+struct turning {
+    bf16 *states;
+    const bf16 *cos, *sin;
+    int64_t stride, heads, size;
+};
+
+static void rotate_tokens(const void *given, int64_t begin, int64_t end) {
+    const struct turning *g = given;
+    int64_t half = g->size / 2;
+    for (int64_t token = begin; token < end; token++)
+        for (int64_t head = 0; head < g->heads; head++) {
+            bf16 *x = g->states + token * g->stride + head * g->size, *y = x + half;
+            const bf16 *c = g->cos + token * g->size, *s = g->sin + token * g->size;
+            for (int64_t i = 0; i < half; i++) {
+                float a = widened(x[i]), b = widened(y[i]);
+                x[i] = narrowed(a * widened(c[i]) + b * widened(s[i]));
+                y[i] = narrowed(b * widened(c[i + half]) + a * widened(s[i + half]));
+            }
         }
 }
 
@@ -68,18 +108,8 @@ void normalize(const bf16 *in, int64_t in_stride, const bf16 *weight, float eps,
    with its sign changed. */
 void rotate(bf16 *states, int64_t stride, const bf16 *cos, const bf16 *sin, int64_t tokens, int64_t heads, int64_t size,
             int threads) {
-    int64_t half = size / 2;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && tokens * heads * size > WORTH_SHARING)
-    for (int64_t token = 0; token < tokens; token++)
-        for (int64_t head = 0; head < heads; head++) {
-            bf16 *x = states + token * stride + head * size, *y = x + half;
-            const bf16 *c = cos + token * size, *s = sin + token * size;
-            for (int64_t i = 0; i < half; i++) {
-                float a = widened(x[i]), b = widened(y[i]);
-                x[i] = narrowed(a * widened(c[i]) + b * widened(s[i]));
-                y[i] = narrowed(b * widened(c[i + half]) + a * widened(s[i + half]));
-            }
-        }
+    struct turning turning = {states, cos, sin, stride, heads, size};
+    share(threads, rotate_tokens, &turning, tokens, tokens_of(heads * size));
 }
 
 static void gate_token(const bf16 *restrict gate, const bf16 *restrict up, int64_t size, bf16 *restrict out) {
@@ -89,11 +119,24 @@ static void gate_token(const bf16 *restrict gate, const bf16 *restrict up, int64
     }
 }
 
+struct gates {
+    const bf16 *in;
+    bf16 *out;
+    int64_t size;
+};
+
+static void gate_tokens(const void *given, int64_t begin, int64_t end) {
+    const struct gates *g = given;
+    for (int64_t token = begin; token < end; token++) {
+        const bf16 *gate = g->in + token * 2 * g->size;
+        gate_token(gate, gate + g->size, g->size, g->out + token * g->size);
+    }
+}
+
 /* silu(gate) * up, where a token's `size` gates are followed by as many ups. */
 void gated(const bf16 *in, int64_t tokens, int64_t size, bf16 *out, int threads) {
-#pragma omp parallel for num_threads(threads) if (threads > 1 && tokens * size > WORTH_SHARING)
-    for (int64_t token = 0; token < tokens; token++)
-        gate_token(in + token * 2 * size, in + token * 2 * size + size, size, out + token * size);
+    struct gates gates = {in, out, size};
+    share(threads, gate_tokens, &gates, tokens, tokens_of(size));
 }
 
 /* A row of the cache: where its keys and values [layers, heads, length, size] are, and how many tokens it has. */
@@ -186,33 +229,47 @@ static inline __attribute__((always_inline)) void attend_one(const bf16 *query, 
             out[g * size + i] = narrowed(sums[g * size + i] / total[g]);
 }
 
+struct attending {
+    const bf16 *queries;
+    const struct row *to;
+    bf16 *out;
+    int64_t stride, layer, heads, kv_heads, size, window;
+    float scaling;
+};
+
+/* Row by row, and in each the heads of keys and values. */
+static void attend_heads(const void *given, int64_t begin, int64_t end) {
+    const struct attending *g = given;
+    int64_t size = g->size, group = g->heads / g->kv_heads;
+    for (int64_t at = begin; at < end; at++) {
+        int64_t head = at % g->kv_heads, row = at / g->kv_heads, first = 0, count = g->to[row].filled + 1;
+        if (g->window > 0 && count > g->window) {
+            first = count - g->window;
+            count = g->window;
+        }
+        int64_t place = ((g->layer * g->kv_heads + head) * g->to[row].length + first) * size;
+        const bf16 *query = g->queries + row * g->stride + head * group * size;
+        const bf16 *keys = g->to[row].keys + place, *values = g->to[row].values + place;
+        bf16 *mine = g->out + at * group * size;
+        switch (size) {
+        case 64:
+            attend_one(query, keys, values, count, group, 64, g->scaling, mine);
+            break;
+        case 128:
+            attend_one(query, keys, values, count, group, 128, g->scaling, mine);
+            break;
+        default:
+            attend_one(query, keys, values, count, group, size, g->scaling, mine);
+        }
+    }
+}
+
 /* One token a row, [rows, heads * size] with a stride, attends to its row's tokens and itself, or to the last `window`
    of them (0: to all). `out` is [rows, heads * size]. */
 void attend(const bf16 *queries, int64_t stride, const struct row *to, int64_t rows, int64_t layer, int64_t heads,
             int64_t kv_heads, int64_t size, int64_t window, float scaling, bf16 *out, int threads) {
-    int64_t group = heads / kv_heads;
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (threads > 1)
-    for (int64_t task = 0; task < rows * kv_heads; task++) {
-        int64_t row = task / kv_heads, head = task % kv_heads, first = 0, count = to[row].filled + 1;
-        if (window > 0 && count > window) {
-            first = count - window;
-            count = window;
-        }
-        int64_t place = ((layer * kv_heads + head) * to[row].length + first) * size;
-        const bf16 *query = queries + row * stride + head * group * size;
-        const bf16 *keys = to[row].keys + place, *values = to[row].values + place;
-        bf16 *mine = out + task * group * size;
-        switch (size) {
-        case 64:
-            attend_one(query, keys, values, count, group, 64, scaling, mine);
-            break;
-        case 128:
-            attend_one(query, keys, values, count, group, 128, scaling, mine);
-            break;
-        default:
-            attend_one(query, keys, values, count, group, size, scaling, mine);
-        }
-    }
+    struct attending attending = {queries, to, out, stride, layer, heads, kv_heads, size, window, scaling};
+    share(threads, attend_heads, &attending, rows * kv_heads, 1);
 }
 
 /* A linear layer's weights as oneDNN lays them out: blocks of BLOCK outputs, in each of which the weights of two inputs
@@ -282,16 +339,22 @@ static inline __m512 widened_16(__mmask16 mask, const bf16 *from) {
     return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from)), 16);
 }
 
-/* out [tokens, outputs] = in [tokens, inputs] times the weights, and the bias, and `plus` [tokens, outputs] (NULL:
-   without), which may be `out` itself. The sums of a token are the same whatever others there are. */
-void project(const bf16 *in, int64_t tokens, const struct weights *w, const bf16 *plus, bf16 *out, int threads) {
-    int64_t blocks = (w->outputs + BLOCK - 1) / BLOCK, groups = (tokens + AT_A_TIME - 1) / AT_A_TIME;
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (threads > 1)
-    for (int64_t block = 0; block < blocks; block++) {
+struct products {
+    const bf16 *in, *plus;
+    const struct weights *weights;
+    bf16 *out;
+    int64_t tokens;
+};
+
+static void project_blocks(const void *given, int64_t begin, int64_t end) {
+    const struct products *p = given;
+    const struct weights *w = p->weights;
+    int64_t tokens = p->tokens, groups = (tokens + AT_A_TIME - 1) / AT_A_TIME;
+    for (int64_t block = begin; block < end; block++) {
         const bf16 *packed = w->packed + block * w->padded * BLOCK;
         for (int64_t group = 0; group < groups; group++) {
             int64_t first = tokens * group / groups, count = tokens * (group + 1) / groups - first;
-            const bf16 *mine = in + first * w->inputs;
+            const bf16 *mine = p->in + first * w->inputs;
             float sums[AT_A_TIME][BLOCK];
             switch (count) { /* so that each has its sums in registers */
             case 1:
@@ -318,24 +381,31 @@ void project(const bf16 *in, int64_t tokens, const struct weights *w, const bf16
                 for (int64_t t = 0; t < count; t++) {
                     int64_t place = (first + t) * w->outputs + at;
                     __m512 sum = _mm512_add_ps(_mm512_loadu_ps(sums[t] + at % BLOCK), bias);
-                    if (plus)
-                        sum = _mm512_add_ps(sum, widened_16(there, plus + place));
-                    _mm256_mask_storeu_epi16(out + place, there, (__m256i)_mm512_cvtneps_pbh(sum));
+                    if (p->plus)
+                        sum = _mm512_add_ps(sum, widened_16(there, p->plus + place));
+                    _mm256_mask_storeu_epi16(p->out + place, there, (__m256i)_mm512_cvtneps_pbh(sum));
                 }
             }
         }
     }
 }
 
+/* out [tokens, outputs] = in [tokens, inputs] times the weights, and the bias, and `plus` [tokens, outputs] (NULL:
+   without), which may be `out` itself. The sums of a token are the same whatever others there are. */
+void project(const bf16 *in, int64_t tokens, const struct weights *weights, const bf16 *plus, bf16 *out, int threads) {
+    struct products products = {in, plus, weights, out, tokens};
+    share(threads, project_blocks, &products, (weights->outputs + BLOCK - 1) / BLOCK, 1);
+}
+
 /* One new token in each of `rows` rows through all layers; `hidden` [rows, hidden_size] is what goes in and comes out.
-   `room` is for [rows, hidden_size + 2 * (heads + kv_heads) * size + 3 * inner] numbers. Attention has so many threads
-   `attending`. */
+   `room` is for [rows, hidden_size + 2 * (heads + kv_heads) * size + 3 * inner] numbers. */
 void decode(const struct model *model, bf16 *hidden, const bf16 *cos, const bf16 *sin, const struct row *to,
-            int64_t rows, bf16 *room, int threads, int attending) {
+            int64_t rows, bf16 *room, int threads) {
     int64_t hidden_size = model->hidden_size, heads = model->heads, kv_heads = model->kv_heads, size = model->size;
     int64_t stride = (heads + 2 * kv_heads) * size;
     bf16 *normed = room, *qkv = normed + rows * hidden_size, *attended = qkv + rows * stride;
     bf16 *both = attended + rows * heads * size, *keys = qkv + heads * size, *values = keys + kv_heads * size;
+    int has_others = threads > 1 && enter(threads);
     for (int64_t n = 0; n < model->count; n++) {
         const struct layer *layer = model->layers + n;
         int64_t inner = layer->down.inputs;
@@ -349,13 +419,15 @@ void decode(const struct model *model, bf16 *hidden, const bf16 *cos, const bf16
         if (layer->rotates)
             rotate(qkv, stride, cos, sin, rows, heads + kv_heads, size, threads);
         keep(keys, values, stride, to, rows, n, kv_heads, size);
-        attend(qkv, stride, to, rows, n, heads, kv_heads, size, layer->window, model->scaling, attended, attending);
+        attend(qkv, stride, to, rows, n, heads, kv_heads, size, layer->window, model->scaling, attended, threads);
         project(attended, rows, &layer->out, hidden, hidden, threads);
         normalize(hidden, hidden_size, layer->mlp_norm, model->eps, rows, 1, hidden_size, normed, hidden_size, threads);
         project(normed, rows, &layer->gate_up, NULL, both, threads);
         gated(both, rows, inner, inside, threads);
         project(inside, rows, &layer->down, hidden, hidden, threads);
     }
+    if (has_others)
+        leave();
 }
 #endif
 
@@ -578,36 +650,53 @@ static void turn(const bf16 *from, int64_t count, int64_t size, bf16 *to, int64_
     }
 }
 
+struct piece {
+    const bf16 *queries, *keys, *values;
+    bf16 *turned, *out;
+    int64_t stride, position, tokens, heads, kv_heads, length, size, window;
+    float scaling;
+};
+
+/* The values of 32 tokens at a time, head by head. */
+static void turn_values(const void *given, int64_t begin, int64_t end) {
+    const struct piece *p = given;
+    int64_t filled = p->position + p->tokens, blocks = (filled + 31) / 32;
+    for (int64_t block = begin; block < end; block++) {
+        int64_t head = block / blocks, at = block % blocks * 32;
+        const bf16 *from = p->values + (head * p->length + at) * p->size;
+        turn(from, filled - at, p->size, p->turned + head * p->size * p->length + at, p->length);
+    }
+}
+
+/* Blocks of queries of all heads, the longest first. */
+static void attend_blocks(const void *given, int64_t begin, int64_t end) {
+    const struct piece *p = given;
+    int64_t size = p->size, blocks = (p->tokens + QUERIES - 1) / QUERIES;
+#ifdef HAS_TILES
+    struct tiles before = set_up_tiles();
+#endif
+    for (int64_t at = begin; at < end; at++) {
+        int64_t first = (blocks - 1 - at / p->heads) * QUERIES, head = at % p->heads;
+        int64_t count = p->tokens - first < QUERIES ? p->tokens - first : QUERIES;
+        int64_t kv = head / (p->heads / p->kv_heads);
+        attend_block(p->queries + first * p->stride + head * size, p->stride, count, p->position + first,
+                     p->keys + kv * p->length * size, p->turned + kv * size * p->length, p->length, size, p->window,
+                     p->scaling, p->out + (first * p->heads + head) * size, p->heads * size);
+    }
+#ifdef HAS_TILES
+    put_back(&before);
+#endif
+}
+
 /* `tokens` queries of one row, [tokens, heads * size] with a stride, the first at place `position`, attend to the keys
    and values [kv heads, length, size] up to their own places, or to the last `window` of these (0: to all). `size` is a
    multiple of 32, `length` of 32 and beyond the last place. `turned` is room for [kv heads, size, length]. */
 void attend_piece(const bf16 *queries, int64_t stride, const bf16 *keys, const bf16 *values, int64_t position,
                   int64_t tokens, int64_t heads, int64_t kv_heads, int64_t length, int64_t size, int64_t window,
                   float scaling, bf16 *turned, bf16 *out, int threads) {
-    int64_t end = position + tokens, padded = (end + 31) / 32 * 32, blocks = (tokens + QUERIES - 1) / QUERIES;
-#pragma omp parallel num_threads(threads)
-    {
-#ifdef HAS_TILES
-        struct tiles before = set_up_tiles();
-#endif
-#pragma omp for schedule(static)
-        for (int64_t block = 0; block < kv_heads * (padded / 32); block++) {
-            int64_t head = block / (padded / 32), at = block % (padded / 32) * 32;
-            const bf16 *from = values + (head * length + at) * size;
-            bf16 *to = turned + head * size * length + at;
-            turn(from, end - at, size, to, length);
-        }
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < blocks * heads; task++) {
-            int64_t first = (blocks - 1 - task / heads) * QUERIES, head = task % heads; /* the longest come first */
-            int64_t count = tokens - first < QUERIES ? tokens - first : QUERIES, kv = head / (heads / kv_heads);
-            attend_block(queries + first * stride + head * size, stride, count, position + first,
-                         keys + kv * length * size, turned + kv * size * length, length, size, window, scaling,
-                         out + (first * heads + head) * size, heads * size);
-        }
-#ifdef HAS_TILES
-        put_back(&before);
-#endif
-    }
+    struct piece piece = {queries, keys,  values,   turned, out,  stride, position,
+                          tokens,  heads, kv_heads, length, size, window, scaling};
+    share(threads, turn_values, &piece, kv_heads * ((position + tokens + 31) / 32), 8);
+    share(threads, attend_blocks, &piece, (tokens + QUERIES - 1) / QUERIES * heads, 1);
 }
 #endif

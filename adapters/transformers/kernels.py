@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import ConfigError
-from .compiler import NotCompiled, library, openmp
+from .compiler import NotCompiled, library
 from .rows import Row
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ _ARGUMENTS_OF_PIECES = {
 }
 _ARGUMENTS_OF_PRODUCTS = {
     "project": (_POINTER, _SIZE, _POINTER, _POINTER, _POINTER, _COUNT),
-    "decode": (*[_POINTER] * 5, _SIZE, _POINTER, _COUNT, _COUNT),
+    "decode": (*[_POINTER] * 5, _SIZE, _POINTER, _COUNT),
 }
 
 BLOCK = 64
@@ -127,8 +127,6 @@ class Kernels:
     """The steps, and attention of single tokens, compiled; all tensors are bfloat16 on the CPU."""
 
     def __init__(self, path: Path) -> None:
-        # So that the library finds PyTorch's OpenMP, and both have the same threads.
-        ctypes.CDLL(str(openmp()), mode=ctypes.RTLD_GLOBAL)
         self._library = ctypes.CDLL(str(path))
         self._has_pieces = bool(self._library.can_attend_pieces())
         self.most_projected: int = self._library.most_projected()
@@ -245,17 +243,15 @@ class Kernels:
         )
         return output
 
-    def decoded(
-        self, model: ModelWeights, hidden: Tensor, cos: Tensor, sin: Tensor, places: Tensor, attending: int
-    ) -> Tensor:
+    def decoded(self, model: ModelWeights, hidden: Tensor, cos: Tensor, sin: Tensor, places: Tensor) -> Tensor:
         """What the layers make of one new token a row, `hidden` `[rows, size]`, which is overwritten.
 
-        Keys and values are kept; `cos` and `sin` are as above. `attending` threads compute attention.
+        Keys and values are kept; `cos` and `sin` are as above.
         """
         room = hidden.new_empty(len(hidden), hidden.shape[-1] + model.room)
         self._library.decode(
             *(ctypes.addressof(model), hidden.data_ptr(), cos.data_ptr(), sin.data_ptr(), places.data_ptr()),
-            *(len(places), room.data_ptr(), torch.get_num_threads(), attending),
+            *(len(places), room.data_ptr(), torch.get_num_threads()),
         )
         return hidden
 

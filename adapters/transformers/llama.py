@@ -57,7 +57,7 @@ class LlamaForward:
     def _through_layers(self, hidden: Tensor, cos: Tensor, sin: Tensor, batch: Batch) -> Tensor:
         kernels, model, singles = self._kernels, self._for_kernels, batch.singles
         if kernels is not None and model is not None and singles is not None and len(batch) <= kernels.most_projected:
-            return kernels.decoded(model, hidden, cos, sin, singles.places, batch.threads)
+            return kernels.decoded(model, hidden, cos, sin, singles.places)
         for index, layer in enumerate(self._layers):
             queries, keys, values = _in_blocks(partial(self._states, layer), hidden, cos, sin)
             attended = batch.attend(index, queries, keys, values, self._scaling, layer.window).flatten(1)
