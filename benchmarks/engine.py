@@ -3,16 +3,17 @@
     python benchmarks/engine.py [--models 16M,350M,1B] [--streams 1,4,16,64] [--prompts 32,512,2000]
         [--against transformers,transformers-batching,vllm,llama] [--parts ...] [--repeat 3] [--json FILE]
 
-All serve the same random weights in bfloat16, one after the other, and are asked by the same client for exactly 128
-tokens an answer. `--vllm` is an environment with vLLM for CPUs, `--llama` the command of llama.cpp's server;
-`transformers serve` is the one beside this Python unless `--transformers` names another. What is not there is left out.
+All serve the same random weights in bfloat16, one after the other, `--repeat` times in turn, and are asked by the same
+client for exactly 128 tokens an answer; what is shown are medians. `--vllm` is an environment with vLLM for CPUs,
+`--llama` the command of llama.cpp's server; `transformers serve` is the one beside this Python unless `--transformers`
+names another. What is not there is left out.
 
-A point that is not done after `--seconds` counts with the tokens it has made by then (marked ~), and more streams of
-such prompts are not tried. With `--json` results are kept in a file, which later runs add to and show with their own.
-Parts: `streams` (every number of streams, every length of prompt), `sampling`, `prefix` (1,500 tokens that a request
-shares with an earlier one), `burst` (256 requests at once); and of this server alone `http` (the rate beside that of
-the engine without a server), `stall` (how long a prompt of 2,000 tokens stops 16 streams), `memory` (before and after
-1,000 mixed requests).
+A point that is not done after `--seconds` counts with the tokens it has made by then (marked ~); it is not repeated,
+and more streams of such prompts are not tried. With `--json` results are kept in a file, which later runs add to and
+show with their own. Parts: `streams` (every number of streams, every length of prompt), `sampling`, `prefix` (1,500
+tokens that a request shares with an earlier one), `burst` (256 requests at once); and of this server alone `http` (the
+rate beside that of the engine without a server), `stall` (how long a prompt of 2,000 tokens stops 16 streams), `memory`
+(before and after 1,000 mixed requests).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -45,18 +46,34 @@ class Options:
     prompts: tuple[int, ...]
     repeat: int
     seconds: float
+    skip: frozenset[str] = frozenset()
+    """What went wrong the last time."""
 
 
 @dataclass
 class Result:
-    """One measurement: `rate` in tokens a second and `first` in seconds are medians; `note` is for people."""
+    """What was measured, once or again and again: tokens a second, and seconds to the first; `note` is for people."""
 
-    model: str
-    program: str
     what: str
-    rate: float | None = None
-    first: float | None = None
+    rates: list[float] = field(default_factory=list)
+    firsts: list[float] = field(default_factory=list)
     note: str = ""
+    model: str = ""
+    program: str = ""
+
+    @property
+    def rate(self) -> float | None:
+        return statistics.median(self.rates) if self.rates else None
+
+    @property
+    def first(self) -> float | None:
+        return statistics.median(self.firsts) if self.firsts else None
+
+    def add(self, other: Result) -> None:
+        """Take in what was measured again."""
+        self.rates += other.rates
+        self.firsts += other.firsts
+        self.note = other.note
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -96,30 +113,27 @@ def measure_sampling(running: Running, options: Options) -> Iterator[Result]:
 
 def _growing(running: Running, options: Options, length: int, what: str, *, samples: bool) -> Iterator[Result]:
     for streams in options.streams:
-        result = _point(running, options, length, streams, samples=samples)
-        result.what = f"{what}, {streams} streams"
-        yield result
+        if (name := f"{what}, {streams} streams") in options.skip:
+            return
+        yield (result := _point(running, options, name, length, streams, samples=samples))
         if result.note and streams != options.streams[-1]:
             print(f"  more streams of this prompt are not tried with {running.program.name}", flush=True)
             return
 
 
-def _point(running: Running, options: Options, length: int, streams: int, *, samples: bool) -> Result:
-    rates, firsts, note = [], [], ""
-    for _ in range(options.repeat):
-        bodies = [running.body(fresh(length), TOKENS, samples=samples, seed=seed) for seed in range(streams)]
-        answers = run(Plan(running.port, [Ask(body) for body in bodies], seconds=options.seconds))
-        came = [each for each in answers if each.first is not None]
-        if not came or any(each.error and each.status not in (None, 200) for each in answers):
-            return Result("", "", "", note=_why(answers))
-        rates.append(rate(came))
-        firsts.append(statistics.median(each.first - each.sent for each in came if each.first is not None))
-        if any(each.tokens is None for each in answers):
-            note = f"~ not done in {options.seconds:.0f} s"
-            break
-        if wrong := {each.tokens for each in answers} - {TOKENS}:
-            note = f"made {sorted(map(str, wrong))} tokens"
-    return Result("", "", "", statistics.median(rates), statistics.median(firsts), note)
+def _point(running: Running, options: Options, what: str, length: int, streams: int, *, samples: bool) -> Result:
+    bodies = [running.body(fresh(length), TOKENS, samples=samples, seed=seed) for seed in range(streams)]
+    answers = run(Plan(running.port, [Ask(body) for body in bodies], seconds=options.seconds))
+    firsts = [each.first - each.sent for each in answers if each.first is not None]
+    if not firsts or any(each.error and each.status not in (None, 200) for each in answers):
+        return Result(what, note=_why(answers))
+    note = ""
+    if any(each.tokens is None for each in answers):
+        note = f"~ not done in {options.seconds:.0f} s"
+    elif wrong := {each.tokens for each in answers} - {TOKENS}:
+        note = f"made {sorted(map(str, wrong))} tokens"
+    came = [each for each in answers if each.first is not None]
+    return Result(what, [rate(came)], [statistics.median(firsts)], note)
 
 
 def _why(answers: Sequence[Answer]) -> str:
@@ -129,19 +143,13 @@ def _why(answers: Sequence[Answer]) -> str:
 
 def measure_prefix(running: Running, options: Options) -> Iterator[Result]:
     """The time to the first token with and without 1,500 tokens that an earlier request had."""
-    cold: list[float] = []
-    warm: list[float] = []
-    for _ in range(options.repeat):
-        prefix = fresh(PREFIX)
-        for times in (cold, warm):
-            plan = Plan(running.port, [Ask(running.body(prefix + fresh(100), 8))], seconds=options.seconds)
-            [answer] = run(plan)
-            if answer.first is None:
-                yield Result("", "", "prefix, cold", note=_why([answer]))
-                return
-            times.append(answer.first - answer.sent)
-    yield Result("", "", "prefix, cold", first=statistics.median(cold))
-    yield Result("", "", "prefix, warm", first=statistics.median(warm))
+    prefix = fresh(PREFIX)
+    for what in ("prefix, cold", "prefix, warm"):
+        [answer] = run(Plan(running.port, [Ask(running.body(prefix + fresh(100), 8))], seconds=options.seconds))
+        if answer.first is None:
+            yield Result(what, note=_why([answer]))
+            return
+        yield Result(what, firsts=[answer.first - answer.sent])
 
 
 def measure_burst(running: Running, options: Options) -> Iterator[Result]:
@@ -154,9 +162,9 @@ def measure_burst(running: Running, options: Options) -> Iterator[Result]:
     came = [each for each in answers if each.first is not None]
     firsts = [each.first - each.sent for each in came if each.first is not None]
     if came:
-        yield Result("", "", f"{BURST} at once", rate(came), statistics.median(firsts), note)
+        yield Result(f"{BURST} at once", [rate(came)], [statistics.median(firsts)], note)
     else:
-        yield Result("", "", f"{BURST} at once", note=_why(answers))
+        yield Result(f"{BURST} at once", note=_why(answers))
 
 
 # What only this server is asked ---------------------------------------------------------------------------------------
@@ -170,7 +178,7 @@ def measure_stall(running: Running, options: Options) -> Iterator[Result]:
         asks.append(Ask(running.body(fresh(2000), 8), after=60))
         *old, new = run(Plan(running.port, asks, seconds=options.seconds, has_times=True))
         if new.first is None:
-            yield Result("", "", "stall", note=_why([new]))
+            yield Result("stall", note=_why([new]))
             return
         end = new.first + 0.2
         gaps = [(before, now) for each in old for before, now in zip(each.times, each.times[1:], strict=False)]
@@ -179,7 +187,7 @@ def measure_stall(running: Running, options: Options) -> Iterator[Result]:
     step, stall = statistics.median(steps), statistics.median(stalls)
     allowed = max(4 * step, 0.25)
     note = f"longest stop {stall * 1000:.0f} ms, usual step {step * 1000:.1f} ms, allowed {allowed * 1000:.0f} ms"
-    yield Result("", "", "stall", note=note)
+    yield Result("stall", note=note)
 
 
 def measure_memory(running: Running, options: Options) -> Iterator[Result]:
@@ -193,7 +201,7 @@ def measure_memory(running: Running, options: Options) -> Iterator[Result]:
     weights = sum(file.stat().st_size for file in running.folder.glob("*.safetensors"))
     shown = ", ".join(f"{size / 1e6:,.0f}" for size in (*sizes, weights))
     note = f"MB before, after 1,000 requests, after 2,000, and of the weights: {shown}; {lost} requests lost"
-    yield Result("", "", "memory", note=note)
+    yield Result("memory", note=note)
 
 
 def _mixed(running: Running, count: int, seed: int) -> list[Answer]:
@@ -262,7 +270,7 @@ def measure_http(model: str, folder: Path, program: Program, options: Options) -
             through.append(last)
         a, b = statistics.median(alone), statistics.median(through)
         note = f"{b:,.0f} tokens/s through HTTP, {a:,.0f} of the engine alone: {b / a:.0%}"
-        yield Result(model, OURS, f"HTTP, {streams} streams", note=note)
+        yield Result(f"HTTP, {streams} streams", note=note, model=model, program=OURS)
 
 
 PARTS: dict[str, Measure] = {
@@ -331,7 +339,8 @@ def measured(
     model: str, folder: Path, name: str, program: Program, parts: Sequence[str], options: Options
 ) -> Iterator[Result]:
     """Everything about one program with one model."""
-    chosen = [part for each, part in {**PARTS, **(OWN_PARTS if name == OURS else {})}.items() if each in parts]
+    own = OWN_PARTS if name == OURS else {}
+    chosen = [part for each, part in {**PARTS, **own}.items() if each in parts]
     if chosen:
         with started(program, folder) as running:
             _warm_up(running, options)
@@ -359,14 +368,24 @@ def main() -> None:
     results = {}
     if args.json is not None and args.json.exists():
         results = {each.key: each for each in (Result(**fields) for fields in json.loads(args.json.read_text()))}
+    parts = args.parts.split(",")
     for model in args.models.split(",") if args.models else ():
         folder = made(model, args.cache)
-        for name in (name for name in wanted if name in programs):
-            for result in measured(model, folder, name, programs[name], args.parts.split(","), options):
-                results[result.key] = result
-                print(f"{model} {name}: {_line(result)}", flush=True)
-                if args.json is not None:
-                    args.json.write_text(json.dumps([asdict(each) for each in results.values()], indent=1))
+        new: dict[tuple[str, str, str], Result] = {}
+        for number in range(options.repeat):
+            if number:  # once is enough for what measures again and again by itself
+                parts = [part for part in parts if part in PARTS]
+            for name in (name for name in wanted if name in programs):
+                skip = frozenset(each.what for each in new.values() if each.program == name and each.note)
+                asked = replace(options, skip=skip)
+                for result in measured(model, folder, name, programs[name], parts, asked):
+                    print(f"{model} {name}: {_line(result)}", flush=True)
+                    if result.key in new:
+                        new[result.key].add(result)
+                    else:
+                        new[result.key] = results[result.key] = result
+                    if args.json is not None:
+                        args.json.write_text(json.dumps([asdict(each) for each in results.values()], indent=1))
     print("\n".join(tables(list(results.values()), NAMES)))
 
 
