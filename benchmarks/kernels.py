@@ -3,12 +3,14 @@
     python benchmarks/kernels.py [--threads 2] [--repeat 30]
 
 Attention is that of a model with 6 heads of 64 numbers for 2 of keys and values; norms and gates that of 384 and 768
-numbers a token. Times are the lower quartile; caches are warm, as they are not in a model.
+numbers a token. Times are the lower quartile; caches are warm, as they are not in a model. But the weights of products,
+3,584 x 1,024 numbers, come from memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable, Iterator
 
@@ -18,10 +20,12 @@ from torch.nn import functional as F
 
 from modelcompose.adapters.transformers.compiler import library
 from modelcompose.adapters.transformers.kernels import Kernels, PlainSteps
+from modelcompose.adapters.transformers.linear import Packed
 from modelcompose.adapters.transformers.memory import KVShape, Memory
 from modelcompose.adapters.transformers.rows import Row
 
 HEADS, KV_HEADS, SIZE, HIDDEN, INNER = 6, 2, 64, 384, 768
+PRODUCT = 3584, 1024
 SHAPE = KVShape(1, KV_HEADS, SIZE, SIZE, torch.bfloat16, torch.device("cpu"))
 
 Pair = tuple[str, Callable[[], object], Callable[[], object]]
@@ -46,6 +50,10 @@ def pairs(kernels: Kernels) -> Iterator[Pair]:
         yield f"gate of {tokens:,} tokens", lambda b=both: plain.gated(b), lambda b=both: kernels.gated(b)
     for rows, filled in ((1, 2000), (16, 60), (16, 2000), (64, 160)):
         yield _singles(kernels, rows, filled)
+    if kernels.most_projected:
+        weights = [_random(*PRODUCT) for _ in range(24)]
+        for tokens in (1, 2, 4, 8, 16, 32, 64):
+            yield _product(kernels, weights, tokens)
     for before, tokens in ((0, 100), (0, 500), (0, 2000), (1000, 1000), (1760, 100)):
         if kernels.can_attend_pieces(SIZE):
             yield _piece(kernels, before, tokens)
@@ -63,6 +71,13 @@ def _singles(kernels: Kernels, count: int, filled: int) -> Pair:
         lambda: F.scaled_dot_product_attention(queries[:, :, None], keys, values, enable_gqa=True),
         lambda: kernels.attended(queries, places, 0, KV_HEADS, None, None),
     )
+
+
+def _product(kernels: Kernels, weights: list[Tensor], tokens: int) -> Pair:
+    """A linear layer, each time with another weight."""
+    states = _random(tokens, PRODUCT[1])
+    theirs, ours = (itertools.cycle([Packed(each, None, means) for each in weights]) for means in (None, kernels))
+    return f"product of {tokens} tokens", lambda: next(theirs)(states), lambda: next(ours)(states)
 
 
 def _piece(kernels: Kernels, before: int, tokens: int) -> Pair:

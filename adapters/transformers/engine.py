@@ -169,7 +169,7 @@ class Engine:
         if not sequences or computed.logits is None:
             return
         logits = rows_at(computed.logits, places)
-        chosen = choose(logits, [sequence.sampler for sequence in sequences])
+        chosen = choose(logits, [sequence.sampler for sequence in sequences], self._computer.kernels)
         logprobs = self._logprobs(sequences, chosen, logits)
         for sequence, token, logprob in zip(sequences, chosen, logprobs, strict=True):
             if sequence.request.id not in self._requests:

@@ -39,6 +39,7 @@ class InTurns:
     """Computes the sequences of a step one after the other; where memory runs out, one of them fails and no other."""
 
     memory_tokens = None
+    kernels = None
     can_repeat = False
 
     def __init__(self, loaded: LoadedModel) -> None:

@@ -49,6 +49,15 @@ static inline float exponential(float x) {
     return series * scale;
 }
 
+/* Keep threads ready for what is called next, until `disperse`; 0: they are another's. */
+int gather(int threads) {
+    return threads > 1 && enter(threads);
+}
+
+void disperse(void) {
+    leave();
+}
+
 /* How many tokens of so many numbers a thread takes at a time. */
 static inline int64_t tokens_of(int64_t numbers) {
     return numbers < WORTH_SHARING ? WORTH_SHARING / numbers : 1;
@@ -137,6 +146,111 @@ static void gate_tokens(const void *given, int64_t begin, int64_t end) {
 void gated(const bf16 *in, int64_t tokens, int64_t size, bf16 *out, int threads) {
     struct gates gates = {in, out, size};
     share(threads, gate_tokens, &gates, tokens, tokens_of(size));
+}
+
+/* How a token is drawn: `top_k` counts first (0: all), `top_p` is a share of what it leaves, `min_p` is relative to the
+   likeliest token; `uniform` is a random number from 0 to 1. */
+struct draw {
+    float temperature, top_p, min_p;
+    int64_t top_k;
+    double uniform;
+};
+
+#define RUN 128 /* tokens that are added up at a time */
+
+/* The least of the numbers from 0 to 1 that are kept so that they weigh `enough`, the largest first; each weighs what it
+   is, or 1. Ten bits of it are found at a time, by the weight of all numbers that begin so. */
+static float least_kept(const float *numbers, int64_t count, double enough, int weigh_one) {
+    double weights[1024], above = 0;
+    uint32_t found = 0, known = 0;
+    for (int shift = 20; shift >= 0; shift -= 10) {
+        memset(weights, 0, sizeof weights);
+        for (int64_t i = 0; i < count; i++) {
+            uint32_t bits;
+            memcpy(&bits, numbers + i, sizeof bits);
+            if ((bits & known) == found)
+                weights[bits >> shift & 1023] += weigh_one ? 1 : numbers[i];
+        }
+        int next = 1023;
+        while (next > 0 && above + weights[next] < enough)
+            above += weights[next--];
+        found |= (uint32_t)next << shift;
+        known |= 1023u << shift;
+    }
+    float least;
+    memcpy(&least, &found, sizeof least);
+    return least < 1 ? least : 1;
+}
+
+static double kept_sum(const float *likely, int64_t count, float least) {
+    float sum = 0;
+    for (int64_t i = 0; i < count; i++)
+        sum += likely[i] >= least ? likely[i] : 0;
+    return sum;
+}
+
+/* A token by its scores, which become how likely each is beside the likeliest; -1: they are no probabilities. */
+static int64_t draw_one(float *scores, int64_t size, const struct draw *draw) {
+    float most = -INFINITY, factor = 1 / draw->temperature, least = draw->min_p, sum = 0;
+    for (int64_t i = 0; i < size; i++)
+        most = scores[i] > most ? scores[i] : most;
+    for (int64_t i = 0; i < size; i++) {
+        float x = (scores[i] - most) * factor;
+        sum += scores[i] = x < -87 ? 0 : exponential(x);
+    }
+    if (isnan(sum))
+        return -1;
+    if (draw->top_k > 0 && draw->top_k < size) {
+        float last = least_kept(scores, size, (double)draw->top_k, 1);
+        int64_t more = draw->top_k; /* of the last ones, which are equally likely, the first */
+        for (int64_t i = 0; i < size; i++)
+            more -= scores[i] > last;
+        for (int64_t i = 0; i < size; i++)
+            if (scores[i] < last || (scores[i] == last && more-- <= 0))
+                scores[i] = 0;
+    }
+    double sums[(size + RUN - 1) / RUN], total = 0;
+    if (draw->top_p < 1) {
+        for (int64_t i = 0; i < size; i += RUN)
+            total += kept_sum(scores + i, size - i < RUN ? size - i : RUN, 0);
+        float last = least_kept(scores, size, draw->top_p * total, 0);
+        least = last > least ? last : least;
+        total = 0;
+    }
+    for (int64_t i = 0; i < size; i += RUN)
+        total += sums[i / RUN] = kept_sum(scores + i, size - i < RUN ? size - i : RUN, least);
+    double left = draw->uniform * total;
+    int64_t at = 0, token = -1;
+    for (; at + RUN < size && left >= sums[at / RUN]; at += RUN)
+        left -= sums[at / RUN];
+    for (; at < size && (token < 0 || left >= 0); at++)
+        if (scores[at] > 0 && scores[at] >= least) {
+            left -= scores[at];
+            token = at;
+        }
+    for (at = size - 1; token < 0; at--) /* rounding led beyond the last one */
+        if (scores[at] > 0 && scores[at] >= least)
+            token = at;
+    return token;
+}
+
+struct draws {
+    float *scores;
+    const struct draw *draws;
+    int64_t *tokens;
+    int64_t size;
+};
+
+static void draw_rows(const void *given, int64_t begin, int64_t end) {
+    const struct draws *d = given;
+    for (int64_t row = begin; row < end; row++)
+        d->tokens[row] = draw_one(d->scores + row * d->size, d->size, d->draws + row);
+}
+
+/* A token for each row of scores [rows, size], which are overwritten; -1: they are no probabilities. */
+void draw(float *scores, int64_t rows, int64_t size, const struct draw *each, int64_t *tokens, int threads) {
+    struct draws draws = {scores, each, tokens, size};
+    share(threads, draw_rows, &draws, rows, 1);
 }
 
 /* A row of the cache: where its keys and values [layers, heads, length, size] are, and how many tokens it has. */

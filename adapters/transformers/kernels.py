@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError
 from .compiler import NotCompiled, library
+from .drawing import Draw
 from .rows import Row
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ _ARGUMENTS = {
     "normalize": (_POINTER, _SIZE, _POINTER, _REAL, _SIZE, _SIZE, _SIZE, _POINTER, _SIZE, _COUNT),
     "rotate": (_POINTER, _SIZE, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _COUNT),
     "gated": (_POINTER, _SIZE, _SIZE, _POINTER, _COUNT),
+    "draw": (_POINTER, _SIZE, _SIZE, _POINTER, _POINTER, _COUNT),
     "keep": (_POINTER, _POINTER, _SIZE, _POINTER, *[_SIZE] * 4),
     "attend": (_POINTER, _SIZE, _POINTER, *[_SIZE] * 6, _REAL, _POINTER, _COUNT),
 }
@@ -42,6 +45,16 @@ _ARGUMENTS_OF_PRODUCTS = {
 
 BLOCK = 64
 """Outputs of a linear layer whose weights lie together."""
+
+
+class Drawing(ctypes.Structure):
+    """A `Draw` for `kernels.c`."""
+
+    _fields_ = (
+        *((name, _REAL) for name in ("temperature", "top_p", "min_p")),
+        ("top_k", _SIZE),
+        ("uniform", ctypes.c_double),
+    )
 
 
 class Weights(ctypes.Structure):
@@ -140,6 +153,16 @@ class Kernels:
             function = getattr(self._library, name)
             function.argtypes, function.restype = arguments, None
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Inside, threads that have nothing to do look out for work instead of sleeping."""
+        gathered = self._library.gather(torch.get_num_threads())
+        try:
+            yield
+        finally:
+            if gathered:
+                self._library.disperse()
+
     def normed(self, states: Tensor, weight: Tensor, eps: float) -> Tensor:
         states = _in_line(states)
         normed = states.new_empty(states.shape)
@@ -165,6 +188,17 @@ class Kernels:
         gated = both.new_empty(tokens, size)
         self._library.gated(both.data_ptr(), tokens, size, gated.data_ptr(), torch.get_num_threads())
         return gated
+
+    def drawn(self, scores: Tensor, draws: Sequence[Draw]) -> list[int | None]:
+        """As `drawn_tokens`, but the scores are overwritten; of equally likely tokens at top_p's end all are kept."""
+        rows, size = scores.shape
+        settings = (Drawing * rows)(*(Drawing(d.temperature, d.top_p, d.min_p, d.top_k, d.uniform) for d in draws))
+        tokens = (_SIZE * rows)()
+        self._library.draw(
+            *(scores.data_ptr(), rows, size, ctypes.addressof(settings)),
+            *(ctypes.addressof(tokens), torch.get_num_threads()),
+        )
+        return [None if token < 0 else token for token in tokens]
 
     @staticmethod
     def places(rows: Sequence[Row]) -> Tensor:

@@ -55,9 +55,15 @@ class LlamaForward:
         return self._head(self._normed(hidden, self._norm))
 
     def _through_layers(self, hidden: Tensor, cos: Tensor, sin: Tensor, batch: Batch) -> Tensor:
-        kernels, model, singles = self._kernels, self._for_kernels, batch.singles
-        if kernels is not None and model is not None and singles is not None and len(batch) <= kernels.most_projected:
-            return kernels.decoded(model, hidden, cos, sin, singles.places)
+        kernels = self._kernels
+        if kernels is None or len(batch) > kernels.most_projected:
+            return self._layer_by_layer(hidden, cos, sin, batch)
+        if self._for_kernels is not None and batch.singles is not None:
+            return kernels.decoded(self._for_kernels, hidden, cos, sin, batch.singles.places)
+        with kernels.together():
+            return self._layer_by_layer(hidden, cos, sin, batch)
+
+    def _layer_by_layer(self, hidden: Tensor, cos: Tensor, sin: Tensor, batch: Batch) -> Tensor:
         for index, layer in enumerate(self._layers):
             queries, keys, values = _in_blocks(partial(self._states, layer), hidden, cos, sin)
             attended = batch.attend(index, queries, keys, values, self._scaling, layer.window).flatten(1)

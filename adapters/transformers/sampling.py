@@ -15,6 +15,7 @@ from ..errors import ComposeError
 from .adjusting import LogitsProcessor, Seen, adjust
 from .ahead import MaskAhead
 from .drawing import Draw, drawn_tokens
+from .kernels import Kernels
 from .tensors import on_device, rows_at
 
 T = TypeVar("T")
@@ -129,27 +130,28 @@ class Sampler:
             self._seen.note(token)
 
 
-def choose(logits: Tensor, samplers: Sequence[Sampler]) -> list[int | Exception]:
+def choose(logits: Tensor, samplers: Sequence[Sampler], kernels: Kernels | None = None) -> list[int | Exception]:
     """The next token of each sequence, from its row of the model's `logits` `[sequences, vocabulary]`; or its error.
 
-    The logits stay as they are. What a row asks for is computed for the rows that ask.
+    The logits stay as they are. What a row asks for is computed for the rows that ask, and drawn by `kernels`.
     """
     chosen: list[int | Exception] = [0] * len(samplers)
     plain = [row for row, sampler in enumerate(samplers) if sampler.is_plain]
     others = [row for row, sampler in enumerate(samplers) if not sampler.is_plain]
     if plain:
-        for row, token in zip(plain, _picked(rows_at(logits, plain), [samplers[row] for row in plain]), strict=True):
+        picked = _picked(rows_at(logits, plain), [samplers[row] for row in plain], kernels)
+        for row, token in zip(plain, picked, strict=True):
             chosen[row] = token
     if others:
         own = [samplers[row] for row in others]
         scores = rows_at(logits, others).to(torch.float32, copy=True)
         errors = adjust(scores, own)
-        for place, (row, token) in enumerate(zip(others, _picked(scores, own), strict=True)):
+        for place, (row, token) in enumerate(zip(others, _picked(scores, own, kernels), strict=True)):
             chosen[row] = errors.get(place, token)
     return chosen
 
 
-def _picked(scores: Tensor, samplers: Sequence[Sampler]) -> list[int | Exception]:
+def _picked(scores: Tensor, samplers: Sequence[Sampler], kernels: Kernels | None) -> list[int | Exception]:
     """The likeliest token, or one that is drawn, for each row of scores `[rows, vocabulary]`."""
     picked: list[int | Exception] = [0] * len(samplers)
     greedy = [row for row, sampler in enumerate(samplers) if sampler.is_greedy]
@@ -158,8 +160,12 @@ def _picked(scores: Tensor, samplers: Sequence[Sampler]) -> list[int | Exception
         for row, token in zip(greedy, _likeliest(rows_at(scores, greedy)).tolist(), strict=True):
             picked[row] = token
     if drawn:
-        draws = [samplers[row].draw for row in drawn]
-        for row, token in zip(drawn, drawn_tokens(rows_at(scores, drawn).float(), draws), strict=True):
+        draws, own = [samplers[row].draw for row in drawn], rows_at(scores, drawn)
+        if kernels is not None:
+            tokens = kernels.drawn(own.to(torch.float32, copy=True), draws)
+        else:
+            tokens = drawn_tokens(own.float(), draws)
+        for row, token in zip(drawn, tokens, strict=True):
             picked[row] = NO_PROBABILITIES if token is None else token
     return picked
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from .kernels import Kernels
     from .output import ChoiceOutput, Logprob
     from .prompt import EncodedPrompt
     from .sampling import Sampler
@@ -89,6 +90,10 @@ class Computer(Protocol):
     @property
     def can_chunk(self) -> bool:
         """Whether prompts may be read in pieces."""
+
+    @property
+    def kernels(self) -> Kernels | None:
+        """What tokens may be drawn with."""
 
     @property
     def memory_tokens(self) -> int | None:
