@@ -413,7 +413,7 @@ int most_projected(void) {
 #if defined(HAS_TILES)
     return 8;
 #elif defined(__AVX512BF16__)
-    return 64;
+    return 128;
 #else
     return 0;
 #endif

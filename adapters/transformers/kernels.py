@@ -3,7 +3,7 @@
 PyTorch has an operation for every step of these, which each read and write all numbers; `kernels.c` does them at once.
 Beside them it takes 0.3 to 0.6 of the time for attention of one token in each of 1 to 64 rows, 0.5 for attention of
 500 to 2,000 tokens of a prompt, 0.3 to 0.6 for norms and rotary embeddings (`benchmarks/kernels.py`). Products of up to
-64 tokens take 0.6 (1) to 0.9 (32) of oneDNN's time, where there are no matrix units.
+128 tokens take 0.6 (1) to 1.0 (128) of oneDNN's time, where there are no matrix units.
 """
 
 from __future__ import annotations

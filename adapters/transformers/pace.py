@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-LONGEST_WAIT = 0.12
+LONGEST_WAIT = 0.15
 """Seconds that a step may take for prompts while answers are running; people and clients notice twice as much."""
 
 LONGEST_OF_STEPS = 2.5
