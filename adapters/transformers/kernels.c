@@ -1,4 +1,4 @@
-/* What lies between a model's products, in bfloat16; kernels.py compiles it and says what each function takes.
+/* What lies between a model's large products, in bfloat16; kernels.py says what each function takes.
 
    All numbers are computed in float32 and rounded once. Sizes are counted in numbers, not in bytes. */
 

@@ -1,4 +1,4 @@
-"""What lies between a model's products: norms, rotary embeddings, gates, and attention.
+"""What lies between a model's large products: norms, rotary embeddings, gates, attention, small products, and draws.
 
 PyTorch has an operation for every step of these, which each read and write all numbers; `kernels.c` does them at once.
 Beside them it takes 0.3 to 0.6 of the time for attention of one token in each of 1 to 64 rows, 0.5 for attention of
@@ -137,7 +137,7 @@ class PlainSteps:
 
 
 class Kernels:
-    """The steps, and attention of single tokens, compiled; all tensors are bfloat16 on the CPU."""
+    """The steps, attention, products and draws, compiled; all tensors but scores are bfloat16 on the CPU."""
 
     def __init__(self, path: Path) -> None:
         self._library = ctypes.CDLL(str(path))
