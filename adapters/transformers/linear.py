@@ -63,25 +63,28 @@ class Packed:
             self.weights = kernels.weights(self._place, self._packed.shape, self._bias)
 
     def __call__(self, input: Tensor) -> Tensor:
-        if self._kernels is not None and self.weights is not None and _tokens(input) <= self._kernels.most_projected:
-            return self._kernels.projected(input, self.weights)
+        if (projected := self._projected(input)) is not None:
+            return projected
         output: Tensor = torch.ops.mkldnn._linear_pointwise(input, self._packed, self._bias, "none", [], "")
         return output
 
     def plus(self, input: Tensor, other: Tensor) -> Tensor:
         """The product and `other`, of the same shape as it."""
-        if self._kernels is not None and self.weights is not None and _tokens(input) <= self._kernels.most_projected:
-            return self._kernels.projected(input, self.weights, other)
+        if (projected := self._projected(input, other)) is not None:
+            return projected
         output: Tensor = torch.ops.mkldnn._linear_pointwise.binary(input, other, self._packed, self._bias, "add")
         return output
+
+    def _projected(self, input: Tensor, other: Tensor | None = None) -> Tensor | None:
+        """The product by kernels; None where it is left to oneDNN."""
+        kernels, tokens = self._kernels, input.numel() // input.shape[-1]
+        if kernels is None or self.weights is None or tokens > kernels.most_projected:
+            return None
+        return kernels.projected(input, self.weights, other)
 
     def unpacked(self) -> Tensor:
         """The weight as it was."""
         return self._packed.to_dense()
-
-
-def _tokens(input: Tensor) -> int:
-    return input.numel() // input.shape[-1]
 
 
 def _place_in_blocks(weight: Tensor, packed: Tensor) -> int | None:

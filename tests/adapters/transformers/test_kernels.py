@@ -37,14 +37,6 @@ CPU = torch.device("cpu")
 PLAIN = PlainSteps()
 
 
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    try:
-        return Kernels(library())
-    except NotCompiled as why:
-        pytest.skip(f"nothing can be compiled here: {why}")
-
-
 @pytest.fixture
 def projecting(kernels: Kernels) -> Kernels:
     """Kernels that compute products; oneDNN may lay weights out in another way on other processors."""
