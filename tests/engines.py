@@ -27,6 +27,11 @@ def loaded(folder: Path) -> LoadedModel:
     return load(settings, lambda _state: None)
 
 
+def bfloat16_model(folder: Path) -> LoadedModel:
+    """The same in bfloat16, each time anew, for what computes it takes its weights."""
+    return load(ModelSettings(name="m", source=str(folder), device="cpu", precision="bfloat16"), lambda _state: None)
+
+
 def engine_of(model: LoadedModel, max_running: int = 4, **fields: Any) -> Engine:
     """An engine with little memory to itself."""
     settings = ModelSettings(name="tiny", source="", max_concurrent_count=max_running, **fields)

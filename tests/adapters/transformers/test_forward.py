@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from engines import loaded
+from engines import bfloat16_model, loaded
 from tiny_models import TinyModel
 from torch import Tensor, nn
 from transformers import DynamicCache
@@ -21,7 +20,7 @@ from modelcompose.adapters.transformers.forward import ModuleForward
 from modelcompose.adapters.transformers.in_turns import Forward, InTurns
 from modelcompose.adapters.transformers.linear import PackedLinear, can_pack, pack_layers
 from modelcompose.adapters.transformers.llama import LlamaForward
-from modelcompose.adapters.transformers.load import LoadedModel, load
+from modelcompose.adapters.transformers.load import LoadedModel
 from modelcompose.adapters.transformers.memory import KVShape, Memory
 from modelcompose.adapters.transformers.rows import Row, Slab
 from modelcompose.adapters.transformers.settings import ModelSettings
@@ -139,10 +138,6 @@ def test_layers_that_forget_keep_their_own_cache(tiny_model: TinyModel) -> None:
     assert not any(isinstance(layer, GrowingLayer) for layer in new_cache(config).layers)
     config = loaded(tiny_model("qwen2")).model.config
     assert all(isinstance(layer, GrowingLayer) for layer in new_cache(config).layers)
-
-
-def bfloat16_model(folder: Path) -> LoadedModel:
-    return load(ModelSettings(name="m", source=str(folder), device="cpu", precision="bfloat16"), lambda _state: None)
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from engines import bfloat16_model
 from tiny_models import TinyModel
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,7 +28,7 @@ from modelcompose.adapters.transformers.in_rows import InRows
 from modelcompose.adapters.transformers.kernels import Kernels, PlainSteps, compiled
 from modelcompose.adapters.transformers.linear import Packed
 from modelcompose.adapters.transformers.llama import LlamaForward
-from modelcompose.adapters.transformers.load import LoadedModel, load
+from modelcompose.adapters.transformers.load import load
 from modelcompose.adapters.transformers.memory import KVShape, Memory
 from modelcompose.adapters.transformers.rows import Row
 from modelcompose.adapters.transformers.settings import ModelSettings
@@ -239,7 +240,7 @@ def test_a_step_of_single_tokens_in_one_call_is_that_layer_by_layer(
 ) -> None:
     forward = computed(tiny_model(family)).forward
     assert isinstance(forward, LlamaForward)
-    shape = kv_shape(loaded_in_bfloat16(tiny_model(family)))
+    shape = kv_shape(bfloat16_model(tiny_model(family)))
     rows = [Row.alone(Memory(shape), 256) for _ in range(3)]
     for number, row in enumerate(rows):
         row.keys.normal_()
@@ -257,10 +258,6 @@ def test_a_step_of_single_tokens_in_one_call_is_that_layer_by_layer(
     monkeypatch.setattr(forward, "_for_kernels", None)
     for one, other in zip(at_once, logits(), strict=True):
         assert one.equal(other)
-
-
-def loaded_in_bfloat16(folder: Path) -> LoadedModel:
-    return load(ModelSettings(name="m", source=str(folder), device="cpu", precision="bfloat16"), lambda _state: None)
 
 
 def computed(folder: Path, compile: bool | None = None) -> InRows:
