@@ -81,7 +81,7 @@ def ours(python: str, *options: str) -> Program:
         "model-compose",
         lambda folder, port: [
             python, "-m", "modelcompose.clients.cli", "up", "--no-file", "--model", f"m={folder}", "--port", str(port),
-            "--max-concurrent", str(SLOTS), *options,
+            "--max-concurrent", str(SLOTS), "--no-webui", *options,
         ],
         _ignoring_end,
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -212,6 +213,14 @@ def own(tmp_path: Path) -> Iterator[Served]:
 def processes_of(server: Served) -> list[psutil.Process]:
     """Those of the Web UI: its guard, and itself."""
     return [each for each in server.engines() if "modelcompose.clients.webui" in each.cmdline()]
+
+
+def test_it_takes_next_to_nothing_while_nobody_uses_it(own: Served) -> None:
+    process, seconds = processes_of(own)[-1], 3.0
+    time.sleep(0.5)
+    before = sum(process.cpu_times()[:2])
+    time.sleep(seconds)
+    assert sum(process.cpu_times()[:2]) - before < 0.03 * seconds
 
 
 def test_it_ends_with_the_server_even_by_force(own: Served) -> None:
