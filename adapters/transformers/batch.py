@@ -48,8 +48,19 @@ class Attending(Protocol):
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Keep a layer's new keys and values, which are the whole batch's."""
 
-    def attend(self, layer: int, queries: Tensor, scaling: float | None, window: int | None, means: Means) -> Tensor:
-        """What the part's own `queries` attend to: their rows, or the last `window` tokens of them."""
+    def attend(
+        self,
+        layer: int,
+        queries: Tensor,
+        scaling: float | None,
+        window: int | None,
+        means: Means,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """What the part's own `queries` attend to: their rows, or the last `window` tokens of them.
+
+        The result is put into `out`, if given.
+        """
 
 
 class Part:
@@ -85,13 +96,20 @@ class Part:
             else:
                 room.flatten(0, 2).index_copy_(0, self._slots, own.flatten(0, 1))
 
-    def attend(self, layer: int, queries: Tensor, scaling: float | None, window: int | None, means: Means) -> Tensor:
-        """`[tokens, heads, size]` for this part's own `queries` `[tokens, heads, size]`."""
+    def attend(
+        self,
+        layer: int,
+        queries: Tensor,
+        scaling: float | None,
+        window: int | None,
+        means: Means,
+        out: Tensor | None = None,
+    ) -> Tensor:
         if means.kernels is not None and self.count > 1 and means.kernels.can_attend_pieces(queries.shape[-1]):
             keys, values = self.slab.keys[layer, 0], self.slab.values[layer, 0]
-            return means.kernels.attended_piece(queries, keys, values, self.first[0], scaling, window)
+            return means.kernels.attended_piece(queries, keys, values, self.first[0], scaling, window, out)
         if means.team is not None and self.count == 1:
-            return self._attended_by(means.team, layer, queries, scaling, window)
+            return _put(self._attended_by(means.team, layer, queries, scaling, window), out)
         heads, size = queries.shape[-2:]
         own = queries.view(self._rows, self.count, heads, size).transpose(1, 2)
         if self._is_in_two(window):
@@ -108,7 +126,7 @@ class Part:
                 is_causal=mask is None and self.count > 1,
                 enable_gqa=heads != keys.shape[1],
             )
-        return attended.transpose(1, 2).reshape(len(queries), heads, attended.shape[-1])
+        return _put(attended.transpose(1, 2).reshape(len(queries), heads, attended.shape[-1]), out)
 
     @cached_property
     def _slots(self) -> Tensor:
@@ -190,6 +208,10 @@ class Part:
         return begin, torch.zeros(counts.shape, dtype=dtype, device=device).masked_fill_(~counts, -math.inf)
 
 
+def _put(attended: Tensor, out: Tensor | None) -> Tensor:
+    return attended if out is None else out.copy_(attended)
+
+
 def _lower_right(queries: int, keys: int) -> Tensor:
     """A mask of no size that says that the last query sees all keys, and each one before it one key less."""
     from torch.nn.attention.bias import CausalBias, CausalVariant
@@ -215,8 +237,16 @@ class Singles:
         own = slice(self.start, self.end)
         self._kernels.keep(keys[own], values[own], self.places, layer)
 
-    def attend(self, layer: int, queries: Tensor, scaling: float | None, window: int | None, means: Means) -> Tensor:
-        return self._kernels.attended(queries, self.places, layer, self._kv_heads, scaling, window)
+    def attend(
+        self,
+        layer: int,
+        queries: Tensor,
+        scaling: float | None,
+        window: int | None,
+        means: Means,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        return self._kernels.attended(queries, self.places, layer, self._kv_heads, scaling, window, out)
 
 
 class Batch:
@@ -270,12 +300,14 @@ class Batch:
         for part in self.parts:
             part.write(layer, keys, values)
         with nullcontext() if self._means.threads is None else threads(self._means.threads):
-            attended = [
-                part.attend(layer, queries[part.start : part.end], scaling, window, self._means) for part in self.parts
-            ]
-        if self._filler:
-            attended.append(attended[0].new_zeros(self._filler, *attended[0].shape[1:]))
-        return attended[0] if len(attended) == 1 else torch.cat(attended)
+            if len(self.parts) == 1 and not self._filler:
+                return self.parts[0].attend(layer, queries, scaling, window, self._means)
+            attended = values.new_empty(*queries.shape[:-1], values.shape[-1])
+            for part in self.parts:
+                own = slice(part.start, part.end)
+                part.attend(layer, queries[own], scaling, window, self._means, attended[own])
+        attended[self.parts[-1].end :] = 0
+        return attended
 
 
 def attention(

@@ -108,8 +108,8 @@ class ModelWeights(ctypes.Structure):
 class Steps(Protocol):
     """Steps between products, on states `[tokens, size]` or `[tokens, heads, size]` whose tokens may lie apart."""
 
-    def normed(self, states: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """RMS norm of the last dimension."""
+    def normed(self, states: Tensor, weight: Tensor, eps: float, out: Tensor | None = None) -> Tensor:
+        """RMS norm of the last dimension; in `out`, if given."""
 
     def rotated(self, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """`states` `[tokens, heads, size]` turned, if need be in their place.
@@ -124,8 +124,9 @@ class Steps(Protocol):
 class PlainSteps:
     """The steps as PyTorch's operations."""
 
-    def normed(self, states: Tensor, weight: Tensor, eps: float) -> Tensor:
-        return F.rms_norm(states, weight.shape, weight, eps)
+    def normed(self, states: Tensor, weight: Tensor, eps: float, out: Tensor | None = None) -> Tensor:
+        normed = F.rms_norm(states, weight.shape, weight, eps)
+        return normed if out is None else out.copy_(normed)
 
     def rotated(self, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         halves = states.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
@@ -163,14 +164,14 @@ class Kernels:
             if gathered:
                 self._library.disperse()
 
-    def normed(self, states: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def normed(self, states: Tensor, weight: Tensor, eps: float, out: Tensor | None = None) -> Tensor:
         states = _in_line(states)
-        normed = states.new_empty(states.shape)
+        normed = states.new_empty(states.shape) if out is None else out
         tokens, size = len(states), states.shape[-1]
         heads = states.shape[1] if states.dim() == 3 else 1
         self._library.normalize(
             *(states.data_ptr(), states.stride(0), weight.data_ptr(), eps, tokens, heads, size),
-            *(normed.data_ptr(), heads * size, torch.get_num_threads()),
+            *(normed.data_ptr(), normed.stride(0), torch.get_num_threads()),
         )
         return normed
 
@@ -218,16 +219,23 @@ class Kernels:
         )
 
     def attended(
-        self, queries: Tensor, places: Tensor, layer: int, kv_heads: int, scaling: float | None, window: int | None
+        self,
+        queries: Tensor,
+        places: Tensor,
+        layer: int,
+        kv_heads: int,
+        scaling: float | None,
+        window: int | None,
+        out: Tensor | None = None,
     ) -> Tensor:
         """Attention of one token a row, `[rows, heads, size]`, to its row and itself, or the last `window` of both.
 
-        The scores are times `scaling`, None: 1 / sqrt(size).
+        The scores are times `scaling`, None: 1 / sqrt(size). The result is put into `out`, if given.
         """
         queries = _in_line(queries)
         rows, heads, size = queries.shape
         scaling = size**-0.5 if scaling is None else scaling
-        attended = queries.new_empty(queries.shape)
+        attended = queries.new_empty(queries.shape) if out is None else out
         self._library.attend(
             *(queries.data_ptr(), queries.stride(0), places.data_ptr(), rows, layer, heads, kv_heads, size),
             *(window or 0, scaling, attended.data_ptr(), torch.get_num_threads()),
@@ -239,17 +247,25 @@ class Kernels:
         return self._has_pieces and size % 32 == 0
 
     def attended_piece(
-        self, queries: Tensor, keys: Tensor, values: Tensor, first: int, scaling: float | None, window: int | None
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        first: int,
+        scaling: float | None,
+        window: int | None,
+        out: Tensor | None = None,
     ) -> Tensor:
         """Attention of a piece of a prompt, `[tokens, heads, size]`, whose first token is the row's token `first`.
 
         Each attends to the row's tokens up to itself, or the last `window` of them; `keys` and `values` are
-        `[kv heads, length, size]` and hold the piece's own already.
+        `[kv heads, length, size]` and hold the piece's own already. The result is put into `out`, if given.
         """
         queries = _in_line(queries)
         tokens, heads, size = queries.shape
         scaling = size**-0.5 if scaling is None else scaling
-        attended, turned = queries.new_empty(queries.shape), values.new_empty(values.numel())
+        attended = queries.new_empty(queries.shape) if out is None else out
+        turned = values.new_empty(values.numel())
         self._library.attend_piece(
             *(queries.data_ptr(), queries.stride(0), keys.data_ptr(), values.data_ptr(), first, tokens, heads),
             *(len(keys), keys.shape[1], size, window or 0, scaling),

@@ -83,9 +83,10 @@ class LlamaForward:
         qkv = layer.qkv(self._normed(hidden, layer.norm)).view(len(hidden), heads + 2 * kv_heads, self._size)
         rotated, values = qkv[:, : heads + kv_heads], qkv[:, heads + kv_heads :]
         if layer.q_norm is not None and layer.k_norm is not None:
-            normed = [self._normed(qkv[:, :heads], layer.q_norm)]
-            normed.append(self._normed(qkv[:, heads : heads + kv_heads], layer.k_norm))
-            rotated = torch.cat(normed, 1)
+            queries, keys = rotated[:, :heads], rotated[:, heads:]
+            rotated = rotated.new_empty(rotated.shape)
+            self._normed(queries, layer.q_norm, rotated[:, :heads])
+            self._normed(keys, layer.k_norm, rotated[:, heads:])
         if layer.rotates:
             rotated = self._steps.rotated(rotated, cos, sin)
         return rotated[:, :heads], rotated[:, heads:], values
@@ -102,8 +103,8 @@ class LlamaForward:
         half = self._size // 2
         return cos[0][:, None], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)[:, None]
 
-    def _normed(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        return self._steps.normed(hidden, weight, self._eps)
+    def _normed(self, hidden: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+        return self._steps.normed(hidden, weight, self._eps, out)
 
 
 def _in_blocks(function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> Any:

@@ -16,7 +16,9 @@ LEAST = 16
 
 
 class Pace:
-    """Learns from the steps done how long a token takes, and a step that only gives running answers theirs."""
+    """Learns from the steps done how long one takes that only gives running answers their tokens, and what a token of a
+    prompt adds to that.
+    """
 
     def __init__(self, device: torch.device, fixed: int | None) -> None:
         self._fixed = fixed
@@ -30,9 +32,7 @@ class Pace:
             return self._fixed
         if not running:
             return self._most
-        # Fewer answers than in the last step without prompts take less time, but what their tokens would in a prompt.
-        share = min(1.0, running / self._step_running) if self._step_running else 0.0
-        alone = max(share * self._step_seconds, running * self._token_seconds)
+        alone = self._alone(running)
         left = max(LONGEST_WAIT, LONGEST_OF_STEPS * alone) - alone
         return min(self._most, max(LEAST, int(left / self._token_seconds)))
 
@@ -42,7 +42,13 @@ class Pace:
             self._step_seconds += 0.5 * (seconds - self._step_seconds)
             self._step_running += 0.5 * (running - self._step_running)
         elif tokens >= LEAST:
-            taken = seconds / (tokens + running)
+            taken = max(seconds - self._alone(running), seconds / 2) / tokens
             # Quickly to more, slowly to less: a single step may have been short by chance.
             weight = 0.5 if taken > self._token_seconds else 0.2
             self._token_seconds += weight * (taken - self._token_seconds)
+
+    def _alone(self, running: int) -> float:
+        """Seconds that a step with so many answers takes without prompts."""
+        more = running - self._step_running
+        # Fewer answers take hardly less time than those of the last steps: the model's weights are read all the same.
+        return self._step_seconds + max(0.0, more) * self._token_seconds

@@ -33,6 +33,17 @@ def large_model(running: int, tokens: int) -> float:
     return max(0.05, (running + tokens) / 600)
 
 
+def slow_to_read(running: int, tokens: int) -> float:
+    """Weights that take 50 ms to read before anything is multiplied."""
+    return 0.05 + (running + tokens) / 600
+
+
+@pytest.mark.parametrize("running", [1, 4, 8])
+def test_what_it_takes_to_read_the_weights_is_not_counted_as_the_prompts(running: int) -> None:
+    _, budget = settled(slow_to_read, running)
+    assert 0.9 * LONGEST_WAIT < slow_to_read(running, budget) <= 1.1 * LONGEST_WAIT
+
+
 @pytest.mark.parametrize("running", [1, 16, 64])
 def test_a_step_of_a_small_model_takes_no_longer_than_people_notice(running: int) -> None:
     _, budget = settled(small_model, running)
@@ -46,7 +57,7 @@ def test_prompts_are_not_starved_by_many_answers_of_a_large_model() -> None:
     assert budget > 64
 
 
-@pytest.mark.parametrize("seconds", [small_model, large_model])
+@pytest.mark.parametrize("seconds", [small_model, large_model, slow_to_read])
 @pytest.mark.parametrize("running", [1, 4, 16, 64])
 def test_a_step_takes_four_times_one_without_prompts_at_most_or_a_quarter_second(
     seconds: Seconds, running: int
