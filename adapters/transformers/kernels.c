@@ -421,23 +421,36 @@ int most_projected(void) {
 
 #ifdef __AVX512BF16__
 #define AT_A_TIME 6 /* tokens, whose sums fill 24 of 32 registers */
+#define DEPTH 1024  /* inputs at a time, of which all tokens make their sums before the next: 128 KB of weights */
 
-/* A block of outputs [tokens, BLOCK] of `tokens` tokens [tokens, inputs]. */
-static inline __attribute__((always_inline)) void project_block(const int tokens, const bf16 *in, int64_t inputs,
-                                                                const bf16 *packed, float (*out)[BLOCK]) {
+/* Have a cache line come to the second cache. To gcc its own way of saying so may change memory, sums included, which then
+   do not stay in registers. */
+static inline void send_for(const bf16 *line) {
+    __asm__ volatile("prefetcht1 (%0)" : : "r"(line));
+}
+
+/* Add to a block of sums [tokens, BLOCK] what `inputs` of `tokens` tokens, `stride` apart, make with the weights. Of
+   every four cache lines of weights from `ahead` on, `lines` are sent for meanwhile. */
+static inline __attribute__((always_inline)) void project_block(const int tokens, const int lines, const bf16 *in,
+                                                                int64_t stride, int64_t inputs, const bf16 *packed,
+                                                                const bf16 *ahead, float (*out)[BLOCK]) {
     __m512 sums[tokens][4];
 #pragma GCC unroll 8
     for (int t = 0; t < tokens; t++)
         for (int part = 0; part < 4; part++)
-            sums[t][part] = _mm512_setzero_ps();
+            sums[t][part] = _mm512_loadu_ps(out[t] + 16 * part);
     for (int64_t i = 0; i < inputs; i += 2) {
         __m512bh weights[4];
         for (int part = 0; part < 4; part++)
             weights[part] = (__m512bh)_mm512_loadu_si512(packed + i * BLOCK + 32 * part);
+        if (lines > 0)
+            send_for(ahead + i * BLOCK);
+        if (lines > 1)
+            send_for(ahead + i * BLOCK + 32);
 #pragma GCC unroll 8
         for (int t = 0; t < tokens; t++) {
             int32_t two;
-            memcpy(&two, in + t * inputs + i, sizeof two);
+            memcpy(&two, in + t * stride + i, sizeof two);
             __m512bh all = (__m512bh)_mm512_set1_epi32(two);
             for (int part = 0; part < 4; part++)
                 sums[t][part] = _mm512_dpbf16_ps(sums[t][part], weights[part], all);
@@ -449,6 +462,24 @@ static inline __attribute__((always_inline)) void project_block(const int tokens
             _mm512_storeu_ps(out[t] + 16 * part, sums[t][part]);
 }
 
+/* As many functions, so that each has its sums in registers. */
+typedef void block_function(const bf16 *, int64_t, int64_t, const bf16 *, const bf16 *, float (*)[BLOCK]);
+#define BLOCK_FUNCTION(tokens, lines)                                                                                  \
+    static void project_##tokens##_##lines(const bf16 *in, int64_t stride, int64_t inputs, const bf16 *packed,         \
+                                           const bf16 *ahead, float (*out)[BLOCK]) {                                   \
+        project_block(tokens, lines, in, stride, inputs, packed, ahead, out);                                          \
+    }
+#define BLOCK_FUNCTIONS(tokens) BLOCK_FUNCTION(tokens, 0) BLOCK_FUNCTION(tokens, 1) BLOCK_FUNCTION(tokens, 2)
+#define NAMES(tokens) {project_##tokens##_0, project_##tokens##_1, project_##tokens##_2}
+BLOCK_FUNCTIONS(1)
+BLOCK_FUNCTIONS(2)
+BLOCK_FUNCTIONS(3)
+BLOCK_FUNCTIONS(4)
+BLOCK_FUNCTIONS(5)
+BLOCK_FUNCTIONS(6)
+static block_function *const block_functions[AT_A_TIME][3] = {NAMES(1), NAMES(2), NAMES(3),
+                                                              NAMES(4), NAMES(5), NAMES(6)};
+
 static inline __m512 widened_16(__mmask16 mask, const bf16 *from) {
     return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from)), 16);
 }
@@ -457,48 +488,47 @@ struct products {
     const bf16 *in, *plus;
     const struct weights *weights;
     bf16 *out;
-    int64_t tokens;
+    int64_t tokens, blocks;
+    int threads;
 };
+
+/* The sums [tokens, BLOCK] of one block. Groups of tokens read the same weights one after another; all of them find these
+   in the cache, for those before have sent for them. */
+static void sum_block(const struct products *p, int64_t block, float (*sums)[BLOCK]) {
+    const struct weights *w = p->weights;
+    const bf16 *packed = w->packed + block * w->padded * BLOCK;
+    /* Other threads are likely to take the blocks between. */
+    const bf16 *next = block + p->threads < p->blocks ? packed + p->threads * w->padded * BLOCK : packed;
+    int64_t groups = (p->tokens + AT_A_TIME - 1) / AT_A_TIME;
+    memset(sums, 0, p->tokens * sizeof *sums);
+    for (int64_t from = 0; from < w->inputs; from += DEPTH) {
+        int64_t inputs = w->inputs - from < DEPTH ? w->inputs - from : DEPTH;
+        const bf16 *mine = packed + from * BLOCK, *ahead = from + DEPTH < w->inputs ? mine + DEPTH * BLOCK : next;
+        for (int64_t group = 0; group < groups; group++) {
+            int64_t first = p->tokens * group / groups, count = p->tokens * (group + 1) / groups - first;
+            /* A single group reads them as fast as they come. */
+            int64_t line = 4 * group / groups, lines = groups > 1 ? 4 * (group + 1) / groups - line : 0;
+            block_functions[count - 1][lines](p->in + first * w->inputs + from, w->inputs, inputs, mine,
+                                              ahead + 32 * line, sums + first);
+        }
+    }
+}
 
 static void project_blocks(const void *given, int64_t begin, int64_t end) {
     const struct products *p = given;
     const struct weights *w = p->weights;
-    int64_t tokens = p->tokens, groups = (tokens + AT_A_TIME - 1) / AT_A_TIME;
+    float sums[p->tokens][BLOCK];
     for (int64_t block = begin; block < end; block++) {
-        const bf16 *packed = w->packed + block * w->padded * BLOCK;
-        for (int64_t group = 0; group < groups; group++) {
-            int64_t first = tokens * group / groups, count = tokens * (group + 1) / groups - first;
-            const bf16 *mine = p->in + first * w->inputs;
-            float sums[AT_A_TIME][BLOCK];
-            switch (count) { /* so that each has its sums in registers */
-            case 1:
-                project_block(1, mine, w->inputs, packed, sums);
-                break;
-            case 2:
-                project_block(2, mine, w->inputs, packed, sums);
-                break;
-            case 3:
-                project_block(3, mine, w->inputs, packed, sums);
-                break;
-            case 4:
-                project_block(4, mine, w->inputs, packed, sums);
-                break;
-            case 5:
-                project_block(5, mine, w->inputs, packed, sums);
-                break;
-            default:
-                project_block(AT_A_TIME, mine, w->inputs, packed, sums);
-            }
-            for (int64_t at = block * BLOCK; at < w->outputs && at < (block + 1) * BLOCK; at += 16) {
-                __mmask16 there = w->outputs - at < 16 ? (1u << (w->outputs - at)) - 1 : 0xffff;
-                __m512 bias = w->bias ? widened_16(there, w->bias + at) : _mm512_setzero_ps();
-                for (int64_t t = 0; t < count; t++) {
-                    int64_t place = (first + t) * w->outputs + at;
-                    __m512 sum = _mm512_add_ps(_mm512_loadu_ps(sums[t] + at % BLOCK), bias);
-                    if (p->plus)
-                        sum = _mm512_add_ps(sum, widened_16(there, p->plus + place));
-                    _mm256_mask_storeu_epi16(p->out + place, there, (__m256i)_mm512_cvtneps_pbh(sum));
-                }
+        sum_block(p, block, sums);
+        for (int64_t at = block * BLOCK; at < w->outputs && at < (block + 1) * BLOCK; at += 16) {
+            __mmask16 there = w->outputs - at < 16 ? (1u << (w->outputs - at)) - 1 : 0xffff;
+            __m512 bias = w->bias ? widened_16(there, w->bias + at) : _mm512_setzero_ps();
+            for (int64_t t = 0; t < p->tokens; t++) {
+                int64_t place = t * w->outputs + at;
+                __m512 sum = _mm512_add_ps(_mm512_loadu_ps(sums[t] + at % BLOCK), bias);
+                if (p->plus)
+                    sum = _mm512_add_ps(sum, widened_16(there, p->plus + place));
+                _mm256_mask_storeu_epi16(p->out + place, there, (__m256i)_mm512_cvtneps_pbh(sum));
             }
         }
     }
@@ -507,8 +537,9 @@ static void project_blocks(const void *given, int64_t begin, int64_t end) {
 /* out [tokens, outputs] = in [tokens, inputs] times the weights, and the bias, and `plus` [tokens, outputs] (NULL:
    without), which may be `out` itself. The sums of a token are the same whatever others there are. */
 void project(const bf16 *in, int64_t tokens, const struct weights *weights, const bf16 *plus, bf16 *out, int threads) {
-    struct products products = {in, plus, weights, out, tokens};
-    share(threads, project_blocks, &products, (weights->outputs + BLOCK - 1) / BLOCK, 1);
+    int64_t blocks = (weights->outputs + BLOCK - 1) / BLOCK;
+    struct products products = {in, plus, weights, out, tokens, blocks, threads};
+    share(threads, project_blocks, &products, blocks, 1);
 }
 
 /* One new token in each of `rows` rows through all layers; `hidden` [rows, hidden_size] is what goes in and comes out.
