@@ -36,6 +36,14 @@ class Means(NamedTuple):
     kernels: Kernels | None = None
 
 
+class How(NamedTuple):
+    """How tokens attend: scores times `scaling` (None: 1 / sqrt(size)), to the last `window` tokens (None: to all)."""
+
+    scaling: float | None = None
+    window: int | None = None
+    means: Means = Means()
+
+
 class Attending(Protocol):
     """Tokens of a batch, from place `start` to `end`, that attend in one operation.
 
@@ -48,19 +56,8 @@ class Attending(Protocol):
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Keep a layer's new keys and values, which are the whole batch's."""
 
-    def attend(
-        self,
-        layer: int,
-        queries: Tensor,
-        scaling: float | None,
-        window: int | None,
-        means: Means,
-        out: Tensor | None = None,
-    ) -> Tensor:
-        """What the part's own `queries` attend to: their rows, or the last `window` tokens of them.
-
-        The result is put into `out`, if given.
-        """
+    def attend(self, layer: int, queries: Tensor, how: How, out: Tensor | None = None) -> Tensor:
+        """What the part's own `queries` attend to in their rows; it is put into `out`, if given."""
 
 
 class Part:
@@ -96,20 +93,13 @@ class Part:
             else:
                 room.flatten(0, 2).index_copy_(0, self._slots, own.flatten(0, 1))
 
-    def attend(
-        self,
-        layer: int,
-        queries: Tensor,
-        scaling: float | None,
-        window: int | None,
-        means: Means,
-        out: Tensor | None = None,
-    ) -> Tensor:
+    def attend(self, layer: int, queries: Tensor, how: How, out: Tensor | None = None) -> Tensor:
+        scaling, window, means = how
         if means.kernels is not None and self.count > 1 and means.kernels.can_attend_pieces(queries.shape[-1]):
             keys, values = self.slab.keys[layer, 0], self.slab.values[layer, 0]
             return means.kernels.attended_piece(queries, keys, values, self.first[0], scaling, window, out)
         if means.team is not None and self.count == 1:
-            return _put(self._attended_by(means.team, layer, queries, scaling, window), out)
+            return put(self._attended_by(means.team, layer, queries, scaling, window), out)
         heads, size = queries.shape[-2:]
         own = queries.view(self._rows, self.count, heads, size).transpose(1, 2)
         if self._is_in_two(window):
@@ -126,7 +116,7 @@ class Part:
                 is_causal=mask is None and self.count > 1,
                 enable_gqa=heads != keys.shape[1],
             )
-        return _put(attended.transpose(1, 2).reshape(len(queries), heads, attended.shape[-1]), out)
+        return put(attended.transpose(1, 2).reshape(len(queries), heads, attended.shape[-1]), out)
 
     @cached_property
     def _slots(self) -> Tensor:
@@ -208,7 +198,8 @@ class Part:
         return begin, torch.zeros(counts.shape, dtype=dtype, device=device).masked_fill_(~counts, -math.inf)
 
 
-def _put(attended: Tensor, out: Tensor | None) -> Tensor:
+def put(attended: Tensor, out: Tensor | None) -> Tensor:
+    """What was attended to, in `out`, if given."""
     return attended if out is None else out.copy_(attended)
 
 
@@ -237,16 +228,8 @@ class Singles:
         own = slice(self.start, self.end)
         self._kernels.keep(keys[own], values[own], self.places, layer)
 
-    def attend(
-        self,
-        layer: int,
-        queries: Tensor,
-        scaling: float | None,
-        window: int | None,
-        means: Means,
-        out: Tensor | None = None,
-    ) -> Tensor:
-        return self._kernels.attended(queries, self.places, layer, self._kv_heads, scaling, window, out)
+    def attend(self, layer: int, queries: Tensor, how: How, out: Tensor | None = None) -> Tensor:
+        return self._kernels.attended(queries, self.places, layer, self._kv_heads, how.scaling, how.window, out)
 
 
 class Batch:
@@ -299,13 +282,14 @@ class Batch:
         """Attention of a layer, its keys and values kept; all are `[tokens, heads, size]`."""
         for part in self.parts:
             part.write(layer, keys, values)
+        how = How(scaling, window, self._means)
         with nullcontext() if self._means.threads is None else threads(self._means.threads):
             if len(self.parts) == 1 and not self._filler:
-                return self.parts[0].attend(layer, queries, scaling, window, self._means)
+                return self.parts[0].attend(layer, queries, how)
             attended = values.new_empty(*queries.shape[:-1], values.shape[-1])
             for part in self.parts:
                 own = slice(part.start, part.end)
-                part.attend(layer, queries[own], scaling, window, self._means, attended[own])
+                part.attend(layer, queries[own], how, attended[own])
         attended[self.parts[-1].end :] = 0
         return attended
 

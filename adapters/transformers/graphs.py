@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batch import Batch, Means
+from .batch import Batch, How, put
 from .rows import Slab
 from .tensors import on_device
 
@@ -53,22 +53,13 @@ class FixedPart:
         for room, new in ((self._slab.keys[layer], keys), (self._slab.values[layer], values)):
             room.flatten(0, 2).index_copy_(0, self._slots, new[self.start : self.end].flatten(0, 1))
 
-    def attend(
-        self,
-        layer: int,
-        queries: Tensor,
-        scaling: float | None,
-        window: int | None,
-        means: Means,
-        out: Tensor | None = None,
-    ) -> Tensor:
+    def attend(self, layer: int, queries: Tensor, how: How, out: Tensor | None = None) -> Tensor:
         """`[rows, heads, size]`; the heads that share keys attend as if they were tokens, which needs no copies."""
         keys, values = self._slab.keys[layer, : self._rows], self._slab.values[layer, : self._rows]
         grouped = queries.unflatten(1, (keys.shape[1], -1))
-        mask = self._mask(window, queries.dtype)
-        attended = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=scaling)
-        attended = attended.flatten(1, 2)
-        return attended if out is None else out.copy_(attended)
+        mask = self._mask(how.window, queries.dtype)
+        attended = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=how.scaling)
+        return put(attended.flatten(1, 2), out)
 
     @cached_property
     def _slots(self) -> Tensor:

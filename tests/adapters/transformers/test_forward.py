@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from modelcompose.adapters.transformers import batch
-from modelcompose.adapters.transformers.batch import Means, Part
+from modelcompose.adapters.transformers.batch import How, Means, Part
 from modelcompose.adapters.transformers.cache import GrowingLayer, new_cache
 from modelcompose.adapters.transformers.computer import computer_for
 from modelcompose.adapters.transformers.forward import ModuleForward
@@ -59,9 +59,9 @@ def test_a_later_piece_of_a_prompt_attends_as_with_a_mask(window: int | None, mo
     row.filled = 50
     queries = torch.randn(30, 6, 16)
     part = Part(row.slab, [row], 30, 0)
-    attended = part.attend(0, queries, None, window, Means())
+    attended = part.attend(0, queries, How(window=window))
     monkeypatch.setattr(batch, "_attend_with_sums", None)
-    torch.testing.assert_close(attended, part.attend(0, queries, None, window, Means()))
+    torch.testing.assert_close(attended, part.attend(0, queries, How(window=window)))
 
 
 @pytest.mark.parametrize("window", [None, 90])
@@ -74,10 +74,10 @@ def test_where_the_device_knows_the_last_rows_of_a_mask_none_is_made(
     row.values.normal_()
     row.filled = 50
     queries = torch.randn(30, 6, 16)
-    expected = Part(row.slab, [row], 30, 0).attend(0, queries, None, window, Means())
+    expected = Part(row.slab, [row], 30, 0).attend(0, queries, How(window=window))
     monkeypatch.setattr(batch, "_attend_with_sums", None)
     monkeypatch.setattr(batch, "HAVE_LOWER_RIGHT", {"cpu"})
-    torch.testing.assert_close(Part(row.slab, [row], 30, 0).attend(0, queries, None, window, Means()), expected)
+    torch.testing.assert_close(Part(row.slab, [row], 30, 0).attend(0, queries, How(window=window)), expected)
 
 
 @pytest.mark.parametrize("count", [2, 3, 8])
@@ -93,8 +93,8 @@ def test_a_team_attends_as_one_thread_does(rows: int, heads: int, window: int | 
     queries = torch.randn(rows, heads + 4, 16)[:, :heads]
     part = Part(slab, slab.taken, 1, 0)
     alone, together = (
-        part.attend(0, queries, None, window, Means()),
-        part.attend(0, queries, None, window, Means(count, Team(count))),
+        part.attend(0, queries, How(window=window)),
+        part.attend(0, queries, How(window=window, means=Means(count, Team(count)))),
     )
     torch.testing.assert_close(together, alone, atol=0, rtol=0)
 

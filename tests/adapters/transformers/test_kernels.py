@@ -182,7 +182,7 @@ def test_a_new_token_goes_to_its_place_in_its_row_and_nowhere_else(kernels: Kern
 
 @pytest.mark.usefixtures("count")
 @pytest.mark.parametrize("tokens", [1, 2, 5, 6, 7, 13, 128])
-@pytest.mark.parametrize(("inputs", "outputs"), [(64, 64), (96, 160), (130, 200), (2, 17), (384, 1001)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 64), (96, 160), (130, 200), (2, 17), (384, 1001), (2100, 200)])
 @torch.inference_mode()
 def test_products_are_those_of_float32(projecting: Kernels, tokens: int, inputs: int, outputs: int) -> None:
     if tokens > projecting.most_projected:
