@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from .kernels import Kernels
 from .rows import Row, Slab
 from .team import Team, threads
-from .tensors import on_device
+from .tensors import on_device, put
 
 _attend_with_sums: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 """What is under `scaled_dot_product_attention` on a CPU; gives each row's logarithm of its sum of exponentials too."""
@@ -196,11 +196,6 @@ class Part:
         if not is_plain and window is not None:
             counts &= keys > queries - window
         return begin, torch.zeros(counts.shape, dtype=dtype, device=device).masked_fill_(~counts, -math.inf)
-
-
-def put(attended: Tensor, out: Tensor | None) -> Tensor:
-    """What was attended to, in `out`, if given."""
-    return attended if out is None else out.copy_(attended)
 
 
 def _lower_right(queries: int, keys: int) -> Tensor:

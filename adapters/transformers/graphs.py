@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batch import Batch, How, put
+from .batch import Batch, How
 from .rows import Slab
-from .tensors import on_device
+from .tensors import on_device, put
 
 logger = logging.getLogger(__name__)
 

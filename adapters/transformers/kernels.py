@@ -23,6 +23,7 @@ from ..errors import ConfigError
 from .compiler import NotCompiled, library
 from .drawing import Draw
 from .rows import Row
+from .tensors import put
 
 logger = logging.getLogger(__name__)
 
@@ -125,8 +126,7 @@ class PlainSteps:
     """The steps as PyTorch's operations."""
 
     def normed(self, states: Tensor, weight: Tensor, eps: float, out: Tensor | None = None) -> Tensor:
-        normed = F.rms_norm(states, weight.shape, weight, eps)
-        return normed if out is None else out.copy_(normed)
+        return put(F.rms_norm(states, weight.shape, weight, eps), out)
 
     def rotated(self, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         halves = states.unflatten(-1, (2, -1)).flip(-2).flatten(-2)

@@ -1,4 +1,4 @@
-"""Numbers of Python's as tensors."""
+"""Tensors of Python's numbers, and tensors where they are wanted."""
 
 from __future__ import annotations
 
@@ -26,3 +26,8 @@ def rows_at(tensor: Tensor, places: Sequence[int]) -> Tensor:
     """The rows of a tensor at these places; the tensor itself where they are all of them in their order."""
     are_all = len(places) == len(tensor) and all(place == row for row, place in enumerate(places))
     return tensor if are_all else tensor.index_select(0, on_device(places, tensor.device))
+
+
+def put(result: Tensor, out: Tensor | None) -> Tensor:
+    """A result, in `out`, if given."""
+    return result if out is None else out.copy_(result)
